@@ -67,6 +67,8 @@ class Attempt(Model):
     started_time: Time
     outcome: OutcomeOfAttempt = OutcomeOfAttempt.PLANNED
     reason: str = Field(default="", max_length=256)
+    """One word, e.g. OfferGone, Mismatch, SickGpu, BootTimeout."""
+    message: str = Field(default="", max_length=256)
     contract: int = Field(default=0, ge=0)
     absent_lists: int = Field(default=0, ge=0)
     """Complete lists, with a working key, that did not show this label (I7, and the look after a lost answer)."""

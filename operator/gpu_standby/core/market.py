@@ -1,4 +1,7 @@
-"""The market's words as values: offers, instances, what is asked for. Units: dollars per hour, GB, Mbps, epoch seconds."""
+"""The market's words as values: offers, instances, what is asked for.
+
+Units: dollars per hour, GB, Mbps, epoch seconds.
+"""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -22,6 +25,8 @@ class OfferQuery:
     pricing: Pricing
     min_direct_ports: int
     excluded_machines: tuple[int, ...] = ()
+    min_duration_seconds: int = 86_400
+    """The host's listing must last at least that long: a rental ends with it."""
 
 
 @dataclass(frozen=True)
