@@ -338,6 +338,14 @@ class Move(Model):
     suspected_time: Time | None = None
 
 
+class GivenUp(Model):
+    """The last planned move that was given up; the next try waits a while."""
+
+    step: MoveStep
+    reason: str = Field(max_length=256)
+    time: Time
+
+
 class GpuStatus(Model):
     provider_id: str = Field(default="", max_length=128, alias="providerID")
     address: str = Field(default="", max_length=253)
@@ -410,6 +418,7 @@ class PairStatus(Model):
     active: Side | None = None
     epoch: int = Field(default=0, ge=0)
     move: Move | None = None
+    given_up: GivenUp | None = None
     gpu: GpuStatus | None = None
     standbys: Annotated[list[StandbyStatus], Field(max_length=8, json_schema_extra=_ATOMIC)] = []
     sync: SyncStatus | None = None

@@ -5,7 +5,7 @@ reach the machine either (or the provider's word that it ended), while a canary 
 Anything less is Suspect or Unknown, and those change nothing outside.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gpu_standby.api.pair import ProbeSpec
@@ -60,7 +60,7 @@ class Evidence:
     standby: StandbySample | None = None
     """The newest answer (or silence) of the standby's agent."""
     standby_answered: float = 0.0
-    prober: ProberState = ProberState()
+    prober: ProberState = field(default_factory=ProberState)
 
 
 @dataclass(frozen=True)
