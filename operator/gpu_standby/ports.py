@@ -194,6 +194,9 @@ class Connections(Protocol):
     async def host_key(self, host: str, port: int, timeout: float) -> str:
         """The public key presented at first contact. TargetDown."""
 
+    async def resolve(self, host: str) -> str:
+        """The address literal of a host name (an EndpointSlice takes nothing else). CannotTell."""
+
     async def service_answers(self, host: str, port: int, path: str | None, timeout: float) -> bool:
         """TCP connect, or with a path an HTTP status below 500. Never raises."""
 
