@@ -57,7 +57,7 @@ def advance(
             if instance.boot_fault == "stuck":
                 return []
             up = machine is not None and machine.state is MachineState.RUNNING and machine.boot == instance.boot
-            if up and machine is not None and now - instance.started_at >= settings.bootSeconds:
+            if up and machine is not None and age >= settings.bootSeconds:
                 instance.address, instance.running_since = machine.address, now
                 for key in instance.keys:
                     key.written = False
@@ -118,7 +118,6 @@ def _boot(instance: Instance, machine: Machine | None) -> list[Todo]:
 def begin_boot(instance: Instance, now: float) -> None:
     """A further boot: other port numbers, `exited` for some reads, then `loading`."""
     instance.boot += 1
-    instance.started_at = now
     instance.running_since = None
     instance.address = None
     instance.intended = "running"

@@ -25,6 +25,8 @@ def page(rows: list[dict[str, Any]], query: Mapping[str, str]) -> Answer:
     if not 1 <= limit <= PAGE:
         return invalid_request(f"Error in query parameters: limit must be between 1 and {PAGE}")
     try:
+        for name in filters:
+            _column(name)
         found = [row for row in rows if _matches(row, filters)]
         found = in_order(found, [(_column(one.get("col")), one.get("dir", "asc")) for one in order] or [("id", "asc")])
     except UnknownKey as error:
@@ -69,10 +71,9 @@ def _column(name: Any) -> str:
 
 def _matches(row: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
     for name, conditions in filters.items():
-        column = _column(name)
         if not isinstance(conditions, Mapping):
             raise UnknownKey(name)
-        if not all(holds(row[column], operation, wanted) for operation, wanted in conditions.items()):
+        if not all(holds(row[name], operation, wanted) for operation, wanted in conditions.items()):
             return False
     return True
 

@@ -25,12 +25,14 @@ _GPUS = (
     ("RTX 4060 Ti", 16380, 890, 12.4, "550.120", 22.1, 24.0, 0.08, 0.13),
 )
 # How many machines of each kind: the 4090 is what most people rent.
-_MACHINES = (12, 6, 4, 2, 3, 3, 3, 2, 2)
+_MACHINES = (14, 6, 4, 2, 3, 3, 3, 2, 2)
 _PLACES = (
     ("California, US", "US"),
     ("Texas, US", "US"),
     ("Quebec, CA", "CA"),
     ("Sweden, SE", "SE"),
+    ("Washington, US", "US"),
+    ("Ontario, CA", "CA"),
     ("Norway, NO", "NO"),
     ("Bulgaria, BG", "BG"),
     ("Taiwan, TW", "TW"),
@@ -85,7 +87,7 @@ def _machine(
         "inet_down": round(chance.uniform(150, 4200), 1),
         "inet_up_cost": chance.choice((0.0, 0.002, 0.01)),
         "inet_down_cost": chance.choice((0.0, 0.002, 0.01)),
-        "reliability": round(1 - chance.uniform(0.0004, 0.03), 6),
+        "reliability": round(1 - chance.choice((1, 3, 5, 9, 15, 45)) * chance.uniform(0.0004, 0.001), 6),
         "verification": ("unverified" if number % 9 == 5 else "deverified" if number == 17 else "verified"),
         "hosting_type": 1 if number % 4 == 0 else 0,
         "direct_port_count": 0 if number % 11 == 7 else chance.choice((4, 16, 100, 249)),

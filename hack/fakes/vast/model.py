@@ -98,7 +98,6 @@ class Instance(BaseModel):
     created_at: float
     phase: Phase = Phase.PROVISIONING
     since: float  # when the phase began
-    started_at: float  # when the present boot began
     intended: Literal["running", "stopped"] = "running"
     boot: int = 1
     ports: dict[str, int] = Field(default_factory=dict)  # "8080/tcp" → outside number; new at each start
@@ -135,7 +134,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     provisionSeconds: float = Field(default=0.2, ge=0)  # actual_status null
-    bootSeconds: float = Field(default=1.0, ge=0)  # created to running, at least
+    bootSeconds: float = Field(default=1.0, ge=0)  # `created` and `loading`, at least
     exitedSeconds: float = Field(default=0.3, ge=0)  # `exited` after a start
     attachLagSeconds: float = Field(default=1.0, ge=0)  # from running, or the attach if later, to authorized_keys
     destroySeconds: float = Field(default=0.3, ge=0)  # `destroying` is still listed

@@ -16,13 +16,14 @@ from typing import Any
 
 from . import instances as states
 from .backend import Backend
-from .instances import Todo
+from .instances import MachineState, Todo
 from .market import is_free, seeded_offers
 from .model import Call, Instance, Offer, Phase, Settings, SshKey, World
 
 log = logging.getLogger(__name__)
 
 CALLS_KEPT = 300
+IDLE_TICKS = 4  # where nothing moves, the machines are looked at less often
 DESTROYED_KEPT = 100  # all of it must fit into one ConfigMap
 
 
@@ -48,6 +49,7 @@ class Provider:
         self._done_at: dict[int, float] = {}
         self._saving = asyncio.Lock()
         self._loop: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
 
     # -- life of the server
 
@@ -69,6 +71,8 @@ class Provider:
         await self.backend.close()
 
     async def save(self) -> None:
+        """Write the world down, and look at the machines soon."""
+        self._wake.set()
         async with self._saving:
             await self.backend.save(self.world.model_dump_json())
 
@@ -87,7 +91,18 @@ class Provider:
                 await self.step()
             except Exception:
                 log.exception("looking after the machines failed")
-            await asyncio.sleep(self._tick)
+            # Not wait_for: before python 3.12 it can swallow a cancellation.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._tick if self._moving() else self._tick * IDLE_TICKS):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    def _moving(self) -> bool:
+        resting = (Phase.RUNNING, Phase.STOPPED, Phase.OFFLINE, Phase.FAILED, Phase.OUTBID, Phase.ENDED)
+        return bool(self._busy) or any(
+            one.phase not in resting or (one.phase is Phase.RUNNING and any(not key.written for key in one.keys))
+            for one in self.world.instances.values()
+        )
 
     async def step(self) -> None:
         """Look once, move every record, start what has to be done."""
@@ -103,7 +118,8 @@ class Provider:
             machine = seen.machines.get(instance.id)
             free = is_free(instance.offer, self.world.instances.values(), but=instance.id)
             orders = states.advance(instance, now, machine, self.world.settings, instance.id in seen.disks, free)
-            todo += [(instance.id, order) for order in orders]
+            leaving = machine is not None and machine.state is MachineState.LEAVING
+            todo += [(instance.id, order) for order in orders if not (order is Todo.POWER_OFF and leaving)]
             if instance.destroyed_at is not None:
                 self._bury(instance)
             changed = changed or _progress(instance) != before
@@ -188,7 +204,6 @@ class Provider:
             bid=None if price is None else float(price),
             created_at=now,
             since=now,
-            started_at=now,
             keys=[key.model_copy(update={"attached_at": now, "written": False}) for key in self.world.account_keys],
             nvidia_smi=offer.nvidia_smi,
             boot_fault=offer.boot,
