@@ -11,10 +11,11 @@ from gpu_standby.controllers.members import Members
 from gpu_standby.controllers.observing import Observer, contract_of
 from gpu_standby.core import acts
 from gpu_standby.core.moves import PROMOTE_LIMIT_SECONDS, STEP_LIMITS_SECONDS
+from gpu_standby.core.moving import target_gpu
 from gpu_standby.core.objects import replacement as replacement_objects
 from gpu_standby.core.objects import service as service_objects
 from gpu_standby.core.observation import PairObservation
-from gpu_standby.core.pair import target_gpu, wanted_ports
+from gpu_standby.core.pair import wanted_ports
 from gpu_standby.errors import CannotTell, Conflict
 from gpu_standby.ports import Document, EventType, Kind, Machine, Standby
 

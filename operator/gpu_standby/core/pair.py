@@ -5,7 +5,6 @@ one ended, and asks again. Killed anywhere, it asks again from what the API says
 """
 
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
 from hashlib import sha256
 
 from gpu_standby.api import names
@@ -14,7 +13,6 @@ from gpu_standby.api.pair import (
     FailbackMode,
     FailoverMode,
     GpuStatus,
-    Move,
     MoveReason,
     MoveStep,
     PairStatus,
@@ -32,17 +30,12 @@ from gpu_standby.core.failover import (
     standby_age,
 )
 from gpu_standby.core.market import InstanceState
+from gpu_standby.core.moving import Plan, continue_move, gpu_of
 from gpu_standby.core.observation import PairObservation, ServiceView
 from gpu_standby.core.verdict import VerdictKind
 
 REPLACEMENT_BACKOFF_SECONDS = 60.0
 REPLACEMENT_BACKOFF_MAX_SECONDS = 900.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    status: PairStatus
-    acts: tuple[acts.Act, ...] = ()
 
 
 def plan(observation: PairObservation, now: float) -> Plan:
@@ -58,7 +51,7 @@ def plan(observation: PairObservation, now: float) -> Plan:
     if observation.relocated is not None and observation.relocated != status.gpu:
         return Plan(status.model_copy(update={"gpu": observation.relocated}))
     if status.move is not None:
-        return _continue_move(observation, status.move, now)
+        return continue_move(observation, status.move, now)
     if status.active is Side.GPU:
         return _on_gpu(observation, now)
     return _on_standby(observation, now)
@@ -326,93 +319,6 @@ def wanted_ports(observation: PairObservation, side: Side) -> tuple[tuple[str, i
             else (machine.outside_port(port.gpu_port) if machine else port.gpu_port),
         )
         for port in observation.pair.spec.service.ports
-    )
-
-
-# --- a move is in flight ------------------------------------------------------------------------------------
-
-
-def request_id(move: Move) -> str:
-    return f"move-{move.epoch}-{move.step}".lower()
-
-
-def _continue_move(observation: PairObservation, move: Move, now: float) -> Plan:
-    status = observation.pair.status
-    failed = observation.acts_failed
-    if moves.step_overdue(move, now) or (observation.dead_target and _may_turn_back(move)):
-        reason = "; ".join(failed.values()) or f"{move.step} was not done in time"
-        turned = moves.give_up(status, reason, now)
-        if turned != status:
-            text = f"{move.step} towards {move.to} was given up: {reason}"
-            return Plan(turned, (acts.Announce("MoveGivenUp", text, acts.EventLevel.WARNING),))
-    from_side = Side.GPU if move.to is Side.STANDBY else Side.STANDBY
-    match move.step:
-        case MoveStep.QUIESCE:
-            return Plan(status, (acts.Quiesce(from_side),))
-        case MoveStep.STOP:
-            return Plan(status, (acts.StopWorkload(from_side, status.epoch),))
-        case MoveStep.DELTA:
-            return _delta(observation, move, now)
-        case MoveStep.VERIFY:
-            return _verify(observation, move, now)
-        case MoveStep.PROMOTE:
-            return Plan(status, (acts.Promote(move.epoch),))
-        case MoveStep.DEMOTE:
-            return Plan(status, (acts.Demote(move.epoch),))
-        case MoveStep.START:
-            runs = observation.target_running or observation.pair.spec.gpu.start_command is None
-            if runs and observation.target_answers is not False:
-                return Plan(moves.advance(status, now))
-            return Plan(status, (acts.StartWorkload(),))
-        case MoveStep.FLIP:
-            return Plan(status, (acts.Flip(move.to, move.epoch),))
-
-
-def _may_turn_back(move: Move) -> bool:
-    return move.to is Side.GPU and move.step in (MoveStep.QUIESCE, MoveStep.STOP, MoveStep.DELTA, MoveStep.VERIFY)
-
-
-def _delta(observation: PairObservation, move: Move, now: float) -> Plan:
-    status, report = observation.pair.status, observation.report
-    if move.to is Side.STANDBY:
-        request = request_id(move)
-        if report.cycle_answered == request:
-            if report.cycle_completed:
-                return Plan(moves.advance(status, now))
-            return Plan(moves.give_up(status, f"the last cycle failed: {report.error}", now))
-        return Plan(status, (acts.RequestCycle(request),))
-    request = request_id(move)
-    if report.restore_id == request and report.restore_state == "Done":
-        return Plan(moves.advance(status, now))
-    if report.restore_id == request and report.restore_state == "Failed":
-        return Plan(moves.give_up(status, f"the final delta failed: {report.restore_error}", now))
-    return Plan(status, (acts.RequestRestore(request),))
-
-
-def _verify(observation: PairObservation, move: Move, now: float) -> Plan:
-    """I8: the mover's Done means that every file's hash was computed on the GPU and equals the manifest."""
-    status, report = observation.pair.status, observation.report
-    if report.restore_id != f"move-{move.epoch}-delta" or not report.restore_manifest:
-        return Plan(moves.give_up(status, "no verified manifest was reported", now))
-    return Plan(moves.advance(status, now, gpu=target_gpu(observation, move)))
-
-
-def target_gpu(observation: PairObservation, move: Move) -> GpuStatus | None:
-    replacement = observation.replacement(move.replacement)
-    return gpu_of(replacement) if replacement is not None else observation.pair.status.gpu
-
-
-def gpu_of(replacement: GpuReplacement) -> GpuStatus:
-    rented = replacement.status
-    return GpuStatus(
-        provider_id=rented.provider_id,
-        address=rented.address,
-        ssh_port=rented.ssh_port,
-        ports=rented.ports,
-        host_key=rented.host_key,
-        gpu_name=rented.gpu_name,
-        price_per_hour=rented.price_per_hour,
-        replacement=replacement.metadata.name,
     )
 
 
