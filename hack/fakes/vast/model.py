@@ -172,7 +172,6 @@ class Fault(BaseModel):
         "no_such_ask-410",
         "insufficient_credit",
         "spend_rate_limit",
-        "bid-refused",
         "resources_unavailable",
         "slow",
     ]
