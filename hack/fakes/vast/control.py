@@ -149,13 +149,7 @@ async def set_gpu(request: web.Request) -> web.Response:
 async def outbid(request: web.Request) -> web.Response:
     """A higher bid came; the contract stays and bills its disk."""
     provider, instance = _instance(request)
-    now = provider.clock()
-    if instance.phase is Phase.RUNNING:
-        instance.enter(Phase.OUTBID, now)
-    else:
-        instance.enter(Phase.OUTBID_LOADING, now)
-    await provider.save()
-    await provider.backend.power_off(instance.id)
+    await provider.cut(instance, Phase.OUTBID if instance.phase is Phase.RUNNING else Phase.OUTBID_LOADING)
     return written(ok())
 
 

@@ -253,9 +253,24 @@ class Provider:
 
     async def kill(self, instance: Instance, silent: bool) -> None:
         """The machine's power goes."""
-        instance.enter(Phase.OFFLINE, self.clock())
-        await self.save()
-        await self.backend.power_off(instance.id, silent)
+        await self.cut(instance, Phase.OFFLINE, silent)
+
+    async def cut(self, instance: Instance, phase: Phase, silent: bool = False) -> None:
+        """Power off at once, and alone: the loop would do it in its own, less silent way."""
+        while (busy := self._busy.get(instance.id)) is not None:
+            await asyncio.wait({busy})
+        instance.enter(phase, self.clock())
+        task = asyncio.create_task(self._power_off(instance.id, silent))
+        self._busy[instance.id] = task
+        await task
+
+    async def _power_off(self, number: int, silent: bool) -> None:
+        try:
+            await self.save()
+            await self.backend.power_off(number, silent)
+        finally:
+            self._done_at[number] = time.monotonic()
+            self._busy.pop(number, None)
 
     def revive(self, instance: Instance) -> None:
         """The machine's power comes back and it boots its containers, with other port numbers."""
