@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gpu_standby.api.conditions import Condition
-from gpu_standby.api.model import Model, Time
+from gpu_standby.api.model import Model, SecretKeyRef, Time
 from gpu_standby.api.pair import Metadata, OfferSpec, _config
 
 MAX_ATTEMPTS_LISTED = 20
@@ -124,6 +124,8 @@ class ReplacementStatus(Model):
     fenced_time: Time | None = None
     started_to_collect_time: Time | None = None
     collected_time: Time | None = None
+    api_key_secret_ref: SecretKeyRef | None = None
+    """As of the newest attempt: its machines can be destroyed when the pair is gone already."""
     message: str = Field(default="", max_length=1024)
     conditions: Annotated[
         list[Condition],
