@@ -17,8 +17,6 @@ from gpu_standby.api.model import SecretKeyRef
 from gpu_standby.api.pair import GpuStandbyPair
 from gpu_standby.api.replacement import GpuReplacement, ReplacementPhase
 from gpu_standby.controllers.context import Context
-from gpu_standby.controllers.members import AGENT_PORT
-from gpu_standby.controllers.provisions import Provisions
 from gpu_standby.core import budget, offers, qualification, rental
 from gpu_standby.core.evidence import MachineAddress, Outcome
 from gpu_standby.core.rental import (
@@ -62,6 +60,7 @@ TROUBLE_MAX_SECONDS = 30.0
 GREETING_SECONDS = 5.0
 CONFIRM_SECONDS = 5.0
 STOP_SECONDS = 10
+AGENT_PORT = 2222
 
 
 class Renter:
@@ -69,7 +68,6 @@ class Renter:
         self._context = context
         self._namespace = namespace
         self._name = name
-        self._provisions = Provisions(context, namespace)
         self._api_key = ""
         """The last one seen: its Secret may go before the machines do, when a whole namespace is deleted."""
 
@@ -125,9 +123,10 @@ class Renter:
 
     async def _public_key(self, pair: GpuStandbyPair | None) -> str:
         """The operator's own, of this pair; the pair's controller makes it."""
-        if pair is None or pair.metadata.deletion_timestamp is not None:
-            return ""
-        return (await self._provisions.keys(pair))[0].public
+        return await self._own_key(pair, "operator.pub") if pair is not None else ""
+
+    async def _own_key(self, pair: GpuStandbyPair, key: str) -> str:
+        return await self._secret(SecretKeyRef(name=names.ssh_secret(pair.metadata.name), key=key))
 
     # --- the provider ---------------------------------------------------------------------------------
 
@@ -136,7 +135,7 @@ class Renter:
         pair, status = observation.pair, observation.replacement.status
         vast = pair.spec.gpu.vast if pair is not None else None
         ref = vast.api_key_secret_ref if vast is not None else status.api_key_secret_ref
-        key = await self._secret(ref)
+        key = (await self._secret(ref)).strip()
         if not key and observation.replacement.metadata.deletion_timestamp is not None:
             key = self._api_key
         if not key:
@@ -154,7 +153,7 @@ class Renter:
         if not value:
             return ""
         try:
-            return b64decode(value).decode().strip()
+            return b64decode(value).decode()
         except (BadBase64, UnicodeDecodeError):
             return ""
 
@@ -350,7 +349,7 @@ class Renter:
     async def _private_key(self, observation: Observation) -> str:
         if observation.pair is None:
             return ""
-        return (await self._provisions.keys(observation.pair))[0].private
+        return await self._own_key(observation.pair, "operator")
 
     # --- the cluster and the standby ------------------------------------------------------------------
 
@@ -407,12 +406,12 @@ class Renter:
                 existing.path,
                 configuration,
             )
-        operator, host = await self._provisions.keys(pair)
+        operator, host = await self._own_key(pair, "operator"), await self._own_key(pair, "host.pub")
         pod = await self._context.cluster.get(Kind.POD, self._namespace, names.standby_pod(pair.metadata.name))
         address = ((pod or {}).get("status") or {}).get("podIP")
         if not address:
             raise CannotTell("the standby's pod has no address")
-        return connections.standby_pod(address, AGENT_PORT, host.public, operator.private)
+        return connections.standby_pod(address, AGENT_PORT, host, operator)
 
     async def _consume_approval(self, intent: rental.ConsumeApproval, observation: Observation) -> None:
         """Guarded: an annotation that was changed meanwhile is another command."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from gpu_standby.api.replacement import GpuReplacement, OutcomeOfAttempt, ReplacementPhase
 from gpu_standby.controllers.context import Context
 from gpu_standby.controllers.renting import Renter, about_to_create
-from gpu_standby.core.rental import Announce, Intent, Memory, Plan
+from gpu_standby.core.rental import Announce, Create, Memory, Plan
 from gpu_standby.core.replacement import plan
 from gpu_standby.errors import CannotTell, Conflict, GpuStandbyError, MayHaveHappened
 from gpu_standby.ports import Document, EventType, Kind
@@ -45,7 +45,7 @@ class ReplacementController:
         """Until `stopped`. Never raises: what goes wrong is logged, and tried again."""
         while not stopped.is_set():
             self._wake.clear()
-            pause = await self._safely_step()
+            pause = await self.step()
             self.last_tick = self._context.clock.now()
             if pause > 0:
                 with contextlib.suppress(TimeoutError):
@@ -71,7 +71,8 @@ class ReplacementController:
             return str(error)
         return "its machines are being destroyed"
 
-    async def _safely_step(self) -> float:
+    async def step(self) -> float:
+        """One round, and how long nothing is to be done after it."""
         where = f"{self._namespace}/{self._name}"
         try:
             async with self._one_at_a_time:
