@@ -131,12 +131,19 @@ class World:
             )
         foreign = self._instance(9999, "somebody-elses", self.offers[5])
         self.machines[9999] = Rented(changed(foreign, state=InstanceState.RUNNING))
-        other = self._instance(9998, names.instance_label("inst", NAMESPACE, "pair-uid", "other-replacement", 1), foreign)
+        other = self._instance(
+            9998, names.instance_label("inst", NAMESPACE, "pair-uid", "other-replacement", 1), foreign
+        )
         self.machines[9998] = Rented(changed(other, state=InstanceState.RUNNING))
         self.put(pair())
         self.put(replacement())
         self.secret("vast", {"api-key": "the-key"})
-        ssh = {"operator": "PRIVATE", "operator.pub": "ssh-ed25519 AAAAoperator", "host": "H", "host.pub": "ssh-ed25519 Hp"}
+        ssh = {
+            "operator": "PRIVATE",
+            "operator.pub": "ssh-ed25519 AAAAoperator",
+            "host": "H",
+            "host.pub": "ssh-ed25519 Hp",
+        }
         self.secret(names.ssh_secret(PAIR), ssh)
         self.put(
             {
@@ -308,9 +315,7 @@ class WorldCluster:
     ) -> Sequence[Document]:
         self._world.fuse.before_call()
         found = [
-            deepcopy(d)
-            for (k, ns, _), d in self._world.objects.items()
-            if k == kind.value and namespace in (None, ns)
+            deepcopy(d) for (k, ns, _), d in self._world.objects.items() if k == kind.value and namespace in (None, ns)
         ]
         self._world.fuse.after_call()
         return found

@@ -14,9 +14,9 @@ RELEASE_CALLS = 26
 
 def untouched(world: World) -> bool:
     foreign = (9998, 9999)
-    return all(world.machines[c].instance.state is InstanceState.RUNNING for c in foreign) and not set(
-        foreign
-    ) & set(world.destroyed)
+    return all(world.machines[c].instance.state is InstanceState.RUNNING for c in foreign) and not set(foreign) & set(
+        world.destroyed
+    )
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -37,9 +37,9 @@ async def test_a_kill_at_any_call_leaves_exactly_one_machine(call: int, lag: flo
 async def test_a_kill_and_a_bad_answer_leave_exactly_one_machine(call: int, trouble: str) -> None:
     world = World(fuse=Fuse(at=call, after=True), mover=good_mover, on_create=[trouble], list_lag=8.0)
     await world.run(
-        lambda: world.status.get("phase") == "Ready"
-        and len(world.ours()) == 1
-        and world.clock.time > 1_800_000_000 + 200
+        lambda: (
+            world.status.get("phase") == "Ready" and len(world.ours()) == 1 and world.clock.time > 1_800_000_000 + 200
+        )
     )
     assert world.status["providerID"] == f"vast://{world.ours()[0].contract}"
     assert untouched(world)

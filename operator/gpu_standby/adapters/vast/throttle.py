@@ -8,6 +8,10 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 
 
+MARGIN_SECONDS = 0.05
+"""The server counts from arrival to arrival, we from sending to sending."""
+
+
 class Endpoint(Enum):
     """Kinds of calls that are counted apart, with the interval in seconds."""
 
@@ -37,7 +41,7 @@ class Throttle:
             wait = self._free_at.get(endpoint, 0.0) - self._monotonic()
             if wait > 0:
                 await self._sleep(wait)
-            self._free_at[endpoint] = self._monotonic() + endpoint.interval
+            self._free_at[endpoint] = self._monotonic() + endpoint.interval + MARGIN_SECONDS
 
     def pushed_back(self, endpoint: Endpoint, seconds: float) -> None:
         """The server said "too fast": nobody calls again before that."""
