@@ -1,0 +1,75 @@
+"""Setting aside what a returning GPU has beyond the last sync, before anything of it is overwritten (I3)."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from gpu_standby.agent import manifest, remote, transfers
+from gpu_standby.agent.pull import unescape
+from gpu_standby.agent.restore import remote_hashes
+from gpu_standby.agent.state import STANDBY, Disk, Failure, Refusal, sync_folder
+
+COLLECT_SECONDS = 24 * 3600.0
+
+
+def collect(
+    disk: Disk, pair_uid: str, epoch: int, gpu: remote.Gpu, exclude: Sequence[str], name: str
+) -> dict[str, Any]:
+    if "/" in name or name.startswith("."):
+        raise Refusal("BadRequest", "the name of a collection is a plain file name")
+    with transfers.exclusive(disk, wait_seconds=5.0):
+        state = disk.require(pair_uid)
+        if state.active != STANDBY:
+            raise Refusal("GpuActive", "the GPU is the active side: nothing of it is set aside")
+        goal = disk.aside / name
+        if goal.exists():
+            return {**_count(goal), "deleted": 0}
+        known = manifest.read(disk.promoted)
+        there = _list(disk, gpu, epoch, exclude)
+        hashes = remote_hashes(disk, gpu, epoch, there, COLLECT_SECONDS)
+        extra = [
+            path
+            for path in there
+            if path != manifest.MARKER and (path not in known or known[path].value != hashes.get(path))
+        ]
+        partial = disk.aside / f".partial-{name}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        if extra:
+            _fetch(disk, gpu, epoch, extra, partial)
+        os.sync()
+        partial.rename(goal)
+        sync_folder(disk.aside)
+        gone = [path for path, entry in known.items() if entry.kind == "f" and path not in set(there)]
+        return {**_count(goal), "deleted": len(gone)}
+
+
+def _list(disk: Disk, gpu: remote.Gpu, epoch: int, exclude: Sequence[str]) -> list[str]:
+    """Every regular file of the workspace, by rsync, so that the exclusions mean the same as in a sync."""
+    nowhere = disk.run / "nowhere"
+    options = ["--dry-run", "--itemize-changes", "--itemize-changes", "--out-format=%i %n"]
+    command = [*remote.rsync_command(disk, gpu, options, exclude), f"{gpu.host}:{gpu.path}/", f"{nowhere}/"]
+    with transfers.process(disk, "collect", epoch, command) as child:
+        out, err = child.communicate()
+        code = child.returncode
+    if code not in (0, remote.VANISHED_CODE):
+        raise Failure(f"rsync exit {code}: {remote.text_of(err)}", **{"class": remote.classify(code)})
+    return [unescape(line[12:]) for line in out.splitlines() if line[1:2] == b"f"]
+
+
+def _fetch(disk: Disk, gpu: remote.Gpu, epoch: int, paths: list[str], partial: os.PathLike[str]) -> None:
+    options = ["--files-from=-", "--from0", "--ignore-times"]
+    command = [*remote.rsync_command(disk, gpu, options, []), f"{gpu.host}:{gpu.path}/", f"{os.fspath(partial)}/"]
+    names = b"\0".join(path.encode(errors="surrogateescape") for path in paths)
+    with transfers.process(disk, "collect", epoch, command, stdin=subprocess.PIPE) as child:
+        _, err = child.communicate(names)
+        code = child.returncode
+    if code not in (0, remote.VANISHED_CODE):
+        raise Failure(f"rsync exit {code}: {remote.text_of(err)}", **{"class": remote.classify(code)})
+
+
+def _count(folder: os.PathLike[str]) -> dict[str, int]:
+    sizes = [os.lstat(os.path.join(base, name)).st_size for base, _, names in os.walk(folder) for name in names]
+    return {"files": len(sizes), "bytes": sum(sizes)}

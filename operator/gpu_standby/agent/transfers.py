@@ -1,0 +1,135 @@
+"""Who is transferring now, so that a promotion can end those of lower epochs and know that they are gone (I2).
+
+Every session of a mover, and every process group it starts, is recorded under run/ before it can change anything.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from gpu_standby.agent.state import Disk, Failure, Refusal
+
+END_SECONDS = 5.0
+
+
+def _start_time(pid: int) -> str | None:
+    """Field 22 of /proc/PID/stat: an id that was used again has another one. None: no such (living) process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def _record(disk: Disk, kind: str, pid: int, epoch: int, group: bool) -> Path:
+    disk.run.mkdir(parents=True, exist_ok=True)
+    path = disk.run / f"{kind}-{pid}.json"
+    record = {"kind": kind, "pid": pid, "start": _start_time(pid), "epoch": epoch, "group": group, "time": time.time()}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record))
+    partial.replace(path)
+    return path
+
+
+@contextlib.contextmanager
+def session(disk: Disk, epoch: int) -> Iterator[None]:
+    """This process serves a mover of that epoch."""
+    path = _record(disk, "session", os.getpid(), epoch, group=False)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def process(
+    disk: Disk, kind: str, epoch: int, command: Sequence[str], *, stdin: IO[bytes] | int = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A transfer's own process group; killed with everything in it when the block is left."""
+    child = subprocess.Popen(
+        command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    path = _record(disk, kind, child.pid, epoch, group=True)
+    try:
+        yield child
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        for pipe in (child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
+        path.unlink(missing_ok=True)
+
+
+def running(disk: Disk) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(disk.run.glob("*.json")):
+        try:
+            record = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            continue
+        if record["start"] is not None and _start_time(record["pid"]) == record["start"]:
+            found.append(record)
+        else:
+            path.unlink(missing_ok=True)
+    return found
+
+
+def end_below(disk: Disk, epoch: int) -> int:
+    """Kill every session and transfer of a lower epoch; returns their number once all are gone."""
+    doomed = [r for r in running(disk) if r["epoch"] < epoch and r["pid"] != os.getpid()]
+    # Sessions first: a session whose rsync was killed must not go on to commit what it had.
+    for record in sorted(doomed, key=lambda r: r["kind"] != "session"):
+        with contextlib.suppress(ProcessLookupError):
+            if record["group"]:
+                os.killpg(record["pid"], signal.SIGKILL)
+            else:
+                os.kill(record["pid"], signal.SIGKILL)
+    deadline = time.monotonic() + END_SECONDS
+    while any(_start_time(r["pid"]) == r["start"] for r in doomed):
+        if time.monotonic() > deadline:
+            raise Failure("transfers of a lower epoch could not be ended", **{"class": "Ours"})
+        time.sleep(0.01)
+    return len(doomed)
+
+
+@contextlib.contextmanager
+def exclusive(disk: Disk, *, wait_seconds: float = 0.0) -> Iterator[None]:
+    """One pull, restore, collection or promotion at a time."""
+    descriptor = os.open(disk.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Refusal("Locked", "another transfer is under way") from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def end_children(disk: Disk) -> None:
+    """Kill the transfers that this session started: they end with it."""
+    for record in running(disk):
+        if record["group"] and _parent(record["pid"]) == os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(record["pid"], signal.SIGKILL)
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
