@@ -6,25 +6,20 @@ Nothing here decides. An intent's failure is turned into a remembered fact, with
 import asyncio
 import json
 import logging
-from base64 import b64decode
-from binascii import Error as BadBase64
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, assert_never
 
 from gpu_standby.api import names
-from gpu_standby.api.model import SecretKeyRef
 from gpu_standby.api.pair import GpuStandbyPair
 from gpu_standby.api.replacement import GpuReplacement, ReplacementPhase
 from gpu_standby.controllers.context import Context
-from gpu_standby.core import budget, offers, qualification, rental
-from gpu_standby.core.evidence import MachineAddress, Outcome
+from gpu_standby.controllers.rented import Machines, Secrets
+from gpu_standby.core import budget, offers, rental
+from gpu_standby.core.booting import KEY_AGAIN_SECONDS
 from gpu_standby.core.rental import (
     CreateKind,
     CreateResult,
-    Greeting,
-    Inspection,
-    InspectionKind,
     Memory,
     Observation,
     OffersSeen,
@@ -35,10 +30,8 @@ from gpu_standby.core.rental import (
 )
 from gpu_standby.core.restoring import report_of
 from gpu_standby.errors import (
-    AgentRefused,
     AuthRejected,
     CannotTell,
-    CommandFailed,
     Conflict,
     GpuStandbyError,
     MayHaveHappened,
@@ -46,21 +39,17 @@ from gpu_standby.errors import (
     OfferGone,
     RateLimited,
     Refused,
-    TargetDown,
 )
-from gpu_standby.ports import Document, GpuProvider, Kind, Standby
+from gpu_standby.ports import Document, GpuProvider, Kind
 
 log = logging.getLogger(__name__)
 
 SECRET_SECONDS = 3.0
 REJECTED_SECONDS = 10.0
 CREDIT_SECONDS = 30.0
+REFUSED_KEY_SECONDS = 3.0
 TROUBLE_FIRST_SECONDS = 1.0
 TROUBLE_MAX_SECONDS = 30.0
-GREETING_SECONDS = 5.0
-CONFIRM_SECONDS = 5.0
-STOP_SECONDS = 10
-AGENT_PORT = 2222
 
 
 class Renter:
@@ -68,6 +57,8 @@ class Renter:
         self._context = context
         self._namespace = namespace
         self._name = name
+        self._secrets = Secrets(context, namespace)
+        self._machines = Machines(context, namespace, self._secrets)
         self._api_key = ""
         """The last one seen: its Secret may go before the machines do, when a whole namespace is deleted."""
 
@@ -123,10 +114,7 @@ class Renter:
 
     async def _public_key(self, pair: GpuStandbyPair | None) -> str:
         """The operator's own, of this pair; the pair's controller makes it."""
-        return await self._own_key(pair, "operator.pub") if pair is not None else ""
-
-    async def _own_key(self, pair: GpuStandbyPair, key: str) -> str:
-        return await self._secret(SecretKeyRef(name=names.ssh_secret(pair.metadata.name), key=key))
+        return await self._secrets.own_key(pair, "operator.pub") if pair is not None else ""
 
     # --- the provider ---------------------------------------------------------------------------------
 
@@ -135,7 +123,7 @@ class Renter:
         pair, status = observation.pair, observation.replacement.status
         vast = pair.spec.gpu.vast if pair is not None else None
         ref = vast.api_key_secret_ref if vast is not None else status.api_key_secret_ref
-        key = (await self._secret(ref)).strip()
+        key = (await self._secrets.read(ref)).strip()
         if not key and observation.replacement.metadata.deletion_timestamp is not None:
             key = self._api_key
         if not key:
@@ -144,18 +132,6 @@ class Renter:
             return None, replace(memory, trouble=trouble)
         self._api_key = key
         return self._context.connections.provider(key), memory
-
-    async def _secret(self, ref: SecretKeyRef | None) -> str:
-        if ref is None:
-            return ""
-        secret = await self._context.cluster.get(Kind.SECRET, self._namespace, ref.name)
-        value = ((secret or {}).get("data") or {}).get(ref.key)
-        if not value:
-            return ""
-        try:
-            return b64decode(value).decode()
-        except (BadBase64, UnicodeDecodeError):
-            return ""
 
     def _troubled(self, memory: Memory, error: GpuStandbyError) -> Memory:
         """Nothing more is asked of the provider for a while: longer each time, up to half a minute."""
@@ -197,14 +173,14 @@ class Renter:
             case rental.AttachKey():
                 return await self._attach(intent, observation, memory)
             case rental.Greet():
-                return replace(memory, greeting=await self._greet(intent))
+                return replace(memory, greeting=await self._machines.greet(intent))
             case rental.Inspect():
-                return replace(memory, inspection=await self._inspect(intent, observation, memory))
+                return replace(memory, inspection=await self._machines.inspect(intent, observation, memory.inspection))
             case rental.AskRestore():
                 await self._ask_restore(intent, observation)
                 return replace(memory, restore_sent=self._now)
             case rental.Collect():
-                return await self._collect(intent, observation, memory)
+                return await self._machines.collect(intent, observation, memory)
             case rental.ConsumeApproval():
                 await self._consume_approval(intent, observation)
                 return memory
@@ -294,124 +270,27 @@ class Renter:
         return replace(memory, trouble=None)
 
     async def _attach(self, intent: rental.AttachKey, observation: Observation, memory: Memory) -> Memory:
-        before = memory.trouble
-        memory = await self._command(observation, memory, lambda p: p.attach_key(intent.contract, intent.public_key))
-        if memory.trouble is not None and memory.trouble is not before:
+        provider, memory = await self._provider(observation, memory)
+        if provider is None:
             return memory
-        # A refusal counts as done: what matters is whether we are let in, and if not it is attached again.
-        sent = {**memory.keys_sent, (intent.contract, intent.public_key): self._now}
-        return replace(memory, keys_sent=sent)
-
-    # --- the machine ----------------------------------------------------------------------------------
-
-    async def _greet(self, intent: rental.Greet) -> Greeting:
+        sent = self._now
         try:
-            key = await self._context.connections.host_key(intent.host, intent.port, GREETING_SECONDS)
-        except (TargetDown, CannotTell) as error:
-            return Greeting(intent.contract, self._now, intent.host, intent.port, text=str(error))
-        return Greeting(intent.contract, self._now, intent.host, intent.port, key=key)
+            await provider.attach_key(intent.contract, intent.public_key)
+        except (CannotTell, MayHaveHappened, AuthRejected) as error:
+            return self._troubled(memory, error)
+        except Refused as error:
+            # Perhaps attached already, perhaps too early: what matters is whether we are let in.
+            log.info("replacement %s/%s: %s", self._namespace, self._name, error)
+            sent -= KEY_AGAIN_SECONDS - REFUSED_KEY_SECONDS
+        keys = {**memory.keys_sent, (intent.contract, intent.public_key): sent}
+        return replace(memory, keys_sent=keys, trouble=None)
 
-    async def _inspect(self, intent: rental.Inspect, observation: Observation, memory: Memory) -> Inspection:
-        def found(kind: InspectionKind, text: str = "") -> Inspection:
-            before = memory.inspection
-            sick_before = before.times_sick if before is not None and before.contract == intent.contract else 0
-            times = sick_before + 1 if kind is InspectionKind.SICK else 0
-            return Inspection(intent.contract, self._now, kind, text, times)
-
-        private_key = await self._private_key(observation)
-        if not private_key:
-            return found(InspectionKind.NOT_YET, "the operator's own key is not there yet")
-        machine = self._context.connections.machine(intent.address, private_key)
-        try:
-            sample = await machine.confirm(CONFIRM_SECONDS)
-            if sample.outcome is Outcome.AUTH_FAILED:
-                return found(InspectionKind.AUTH_FAILED, sample.detail)
-            if sample.outcome is not Outcome.ANSWERED:
-                return found(InspectionKind.NOT_YET, f"no SSH yet ({sample.outcome.value}): {sample.detail}")
-            output = await machine.run(
-                qualification.command(intent.workspace), timeout=qualification.INSPECTION_SECONDS
-            )
-        except AuthRejected as error:
-            return found(InspectionKind.AUTH_FAILED, str(error))
-        except MayHaveHappened:
-            return found(InspectionKind.SICK, f"nvidia-smi did not come back in {qualification.INSPECTION_SECONDS} s")
-        except (TargetDown, CannotTell, CommandFailed) as error:
-            return found(InspectionKind.NOT_YET, str(error))
-        finally:
-            await machine.close()
-        fitness = qualification.read(output, intent.gpu_count)
-        if fitness.gpu_problem:
-            return found(InspectionKind.SICK, fitness.gpu_problem)
-        if fitness.not_yet:
-            return found(InspectionKind.NOT_YET, fitness.not_yet)
-        return found(InspectionKind.HEALTHY)
-
-    async def _private_key(self, observation: Observation) -> str:
-        if observation.pair is None:
-            return ""
-        return await self._own_key(observation.pair, "operator")
-
-    # --- the cluster and the standby ------------------------------------------------------------------
+    # --- the cluster ------------------------------------------------------------------------------------
 
     async def _ask_restore(self, intent: rental.AskRestore, observation: Observation) -> None:
         text = json.dumps(dict(intent.request), sort_keys=True)
         name = names.sync_objects(observation.replacement.spec.pair)
         await self._context.cluster.patch(Kind.CONFIG_MAP, self._namespace, name, {"data": {"restore": text}})
-
-    async def _collect(self, intent: rental.Collect, observation: Observation, memory: Memory) -> Memory:
-        pair = observation.pair
-        memory = replace(memory, collect_tried=self._now)
-        if pair is None:
-            return memory
-        try:
-            await self._stop_workload(intent.address, observation)
-            standby = await self._standby(pair)
-            try:
-                gpu = _gpu_document(intent.address, pair)
-                exclude = list(pair.spec.workspace.exclude)
-                told = await standby.collect(pair.metadata.uid, pair.status.epoch, gpu, exclude, intent.name)
-            finally:
-                await standby.close()
-        except (TargetDown, CannotTell, MayHaveHappened, CommandFailed, AgentRefused) as error:
-            return replace(memory, collect_text=str(error))
-        text = f"{told.get('files', 0)} files, {told.get('bytes', 0)} bytes set aside as {intent.name}"
-        return replace(memory, collected=intent.name, collect_text=text)
-
-    async def _stop_workload(self, address: MachineAddress, observation: Observation) -> None:
-        machine = self._context.connections.machine(address, await self._private_key(observation))
-        try:
-            await machine.stop_workload(STOP_SECONDS)
-        finally:
-            await machine.close()
-
-    async def _standby(self, pair: GpuStandbyPair) -> Standby:
-        existing, connections = pair.spec.standby.existing, self._context.connections
-        if existing is not None:
-            ref = existing.private_key_secret_ref
-            key = await self._secret(ref)
-            if not key:
-                raise CannotTell(f"the Secret {ref.name!r} with the key {ref.key!r} is not there")
-            configuration = {
-                "startCommand": pair.spec.standby.start_command,
-                "quiesceCommand": pair.spec.standby.quiesce_command,
-                "stopSeconds": pair.spec.standby.stop_seconds,
-                "workspace": pair.spec.workspace.path,
-            }
-            return connections.standby_host(
-                existing.address,
-                existing.ssh_port,
-                existing.user,
-                existing.host_key,
-                key,
-                existing.path,
-                configuration,
-            )
-        operator, host = await self._own_key(pair, "operator"), await self._own_key(pair, "host.pub")
-        pod = await self._context.cluster.get(Kind.POD, self._namespace, names.standby_pod(pair.metadata.name))
-        address = ((pod or {}).get("status") or {}).get("podIP")
-        if not address:
-            raise CannotTell("the standby's pod has no address")
-        return connections.standby_pod(address, AGENT_PORT, host, operator)
 
     async def _consume_approval(self, intent: rental.ConsumeApproval, observation: Observation) -> None:
         """Guarded: an annotation that was changed meanwhile is another command."""
@@ -467,11 +346,3 @@ def _json(text: object) -> dict[str, Any]:
     except json.JSONDecodeError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _gpu_document(address: MachineAddress, pair: GpuStandbyPair) -> Document:
-    return {
-        **address.reach_document(),
-        "path": pair.spec.workspace.path,
-        "providerID": address.provider_id,
-    }

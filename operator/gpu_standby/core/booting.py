@@ -16,6 +16,8 @@ from gpu_standby.core.searching import offer_spec
 USER = "root"
 """Vast.ai's."""
 POLL_SECONDS = 1.0
+CONTACT_SECONDS = 0.5
+"""Between two tries to be let in, which ask nothing of the provider."""
 KEY_AGAIN_SECONDS = 15.0
 """An attached key needs 10-15 s to arrive; it also gets lost: so it is attached again when we are not let in."""
 SICK_LOOKS = 2
@@ -51,7 +53,7 @@ def boot(draft: Draft) -> None:
     if wrong:
         draft.fail(attempt, "Mismatch", wrong)
         return
-    _attach(draft, machine, again=inspection is not None and inspection.kind is InspectionKind.AUTH_FAILED)
+    attach(draft, machine.contract, again=inspection is not None and inspection.kind is InspectionKind.AUTH_FAILED)
     if machine.state is not InstanceState.RUNNING or not machine.address or machine.ssh_port is None:
         what = machine.status_text.splitlines()[-1] if machine.status_text else machine.state.value
         draft.phase(ReplacementPhase.BOOTING, f"machine {machine.contract} is booting: {what}"[:300])
@@ -104,14 +106,14 @@ def _ended(draft: Draft, machine: Instance) -> tuple[str, str] | None:
             return None
 
 
-def _attach(draft: Draft, machine: Instance, *, again: bool) -> None:
+def attach(draft: Draft, contract: int, *, again: bool) -> None:
     """The operator's key, and the one made on the standby's disk; again when we are not let in."""
     for key in (draft.observation.public_key, transfer_key(draft)):
         if not key:
             continue
-        sent = draft.memory.keys_sent.get((machine.contract, key))
+        sent = draft.memory.keys_sent.get((contract, key))
         if (sent is None or (again and draft.now >= sent + KEY_AGAIN_SECONDS)) and draft.provider_ready:
-            draft.intend(AttachKey(machine.contract, key))
+            draft.intend(AttachKey(contract, key))
 
 
 def _contact(draft: Draft, attempt: Attempt, machine: Instance, inspection: Inspection | None) -> None:
@@ -125,8 +127,8 @@ def _contact(draft: Draft, attempt: Attempt, machine: Instance, inspection: Insp
                 draft.again(0.0)
                 return
             draft.phase(ReplacementPhase.BOOTING, f"machine {machine.contract} runs; no SSH yet: {greeting.text}")
-            if draft.now < greeting.time + POLL_SECONDS:
-                draft.again(greeting.time + POLL_SECONDS - draft.now)
+            if draft.now < greeting.time + CONTACT_SECONDS:
+                draft.again(greeting.time + CONTACT_SECONDS - draft.now)
                 return
         draft.intend(Greet(machine.contract, host, port))
         return
@@ -148,8 +150,8 @@ def _contact(draft: Draft, attempt: Attempt, machine: Instance, inspection: Insp
         case InspectionKind.NOT_YET:
             text = inspection.text
     draft.phase(ReplacementPhase.BOOTING, f"machine {machine.contract}: {text}")
-    if draft.now < inspection.time + POLL_SECONDS:
-        draft.again(inspection.time + POLL_SECONDS - draft.now)
+    if draft.now < inspection.time + CONTACT_SECONDS:
+        draft.again(inspection.time + CONTACT_SECONDS - draft.now)
     else:
         _inspect(draft, machine)
 

@@ -61,8 +61,7 @@ def query(spec: OfferSpec, ports: int, excluded: Iterable[int] = ()) -> OfferQue
 
 
 def rank(offers: Sequence[Offer], query: OfferQuery, now: float, failed_hosts: Collection[int] = ()) -> Ranking:
-    """Everything that fits, best first, and everything that does not, each with its reason. One row per machine and
-    price is enough: the same machine is often listed in several slices."""
+    """Everything that fits, best first, and everything that does not, each with its reason."""
     fitting: list[Offer] = []
     rejected: list[Ranked] = []
     seen: set[int] = set()

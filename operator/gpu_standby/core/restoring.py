@@ -15,7 +15,7 @@ from gpu_standby.core.draft import LONG_SECONDS, REPEAT_SECONDS, Draft
 from gpu_standby.core.rental import AskRestore, AttachKey, RestoreReport, SetLabel
 from gpu_standby.core.renting import vanished
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
 LOOK_SECONDS = 10.0
 """How often the provider is asked meanwhile: a machine that is gone need not be waited for."""
 STALLED_SECONDS = 120.0
@@ -146,7 +146,8 @@ def _wait_for_ours(draft: Draft, attempt: Attempt, what: str) -> None:
     if draft.status.restore is not None and draft.status.restore.started_time is not None:
         since = max(since, draft.status.restore.started_time)
     if draft.now >= since + NOT_TAKEN_SECONDS:
-        text = f"{what} for {NOT_TAKEN_SECONDS:.0f} s; see the Job {names.sync_job(draft.pair.metadata.name, 0)[:-2]}"
+        job = names.sync_job(draft.pair.metadata.name, draft.pair.status.epoch)
+        text = f"{what} for {NOT_TAKEN_SECONDS:.0f} s; see the Job {job}"
         draft.fail(attempt, "RestoreNotTaken", text)
         return
     draft.phase(ReplacementPhase.RESTORING, what)

@@ -12,7 +12,9 @@ While it can't: stop it at the provider (fence), start it once to be collected. 
 destroyed all the same: a stopped machine costs money, and the user set that limit.
 """
 
+from gpu_standby.api import names
 from gpu_standby.api.conditions import ReplacementCondition
+from gpu_standby.api.pair import Side
 from gpu_standby.api.replacement import Attempt, OutcomeOfAttempt, ReplacementPhase
 from gpu_standby.core.booting import address
 from gpu_standby.core.draft import REPEAT_SECONDS, Draft
@@ -86,6 +88,9 @@ def _retire(draft: Draft, attempt: Attempt) -> str:
     if draft.status.collected_time is not None:
         return ""
     name = f"{draft.observation.replacement.metadata.name}-{attempt.contract}"
+    if _collected_by_pair(draft, attempt):
+        draft.update(collected_time=draft.now)
+        return ""
     if draft.memory.collected == name:
         draft.update(collected_time=draft.now)
         draft.announce("Collected", f"machine {attempt.contract}: {draft.memory.collect_text}")
@@ -113,6 +118,19 @@ def _retire(draft: Draft, attempt: Attempt) -> str:
     if attempt.absent_lists:
         draft.change(attempt, absent_lists=0, last_list_time=None)
     return _collect(draft, machine, name)
+
+
+def _collected_by_pair(draft: Draft, attempt: Attempt) -> bool:
+    """The pair's controller collects a machine that comes back while the standby is active. Only a collection since
+    the standby last took over counts: the machine may have served again after an earlier one."""
+    status = draft.pair.status
+    took_over = max((entry.epoch for entry in status.history if entry.to is Side.STANDBY), default=0)
+    machine = "".join(c if c.isalnum() else "-" for c in names.vast_provider_id(attempt.contract))
+    return took_over > 0 and any(
+        kept.name == f"epoch-{epoch}-{machine}"
+        for kept in status.set_aside
+        for epoch in range(took_over, status.epoch + 1)
+    )
 
 
 def _collect(draft: Draft, machine: Instance, name: str) -> str:

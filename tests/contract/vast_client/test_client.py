@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from tests.contract.vast_client.conftest import API_KEY, Bench
 
 from gpu_standby.adapters.vast import VastAccounts
 from gpu_standby.core import offers
@@ -21,7 +22,6 @@ from gpu_standby.errors import (
     RateLimited,
     Refused,
 )
-from tests.contract.vast_client.conftest import API_KEY, Bench
 
 QUERY = OfferQuery(
     gpu_name="RTX 4090",
@@ -89,7 +89,7 @@ async def test_a_rented_machine_runs_with_its_ports_and_is_destroyed(bench: Benc
     assert (await bench.vast.list()).by_label(running.label)[0].contract == contract
     await bench.vast.destroy(contract)
     async with asyncio.timeout(10):
-        while (await bench.vast.list()).by_contract(contract) is not None:
+        while (await bench.vast.list()).by_contract(contract) is not None:  # noqa: ASYNC110 - only the server can tell
             await asyncio.sleep(0.02)
     await bench.vast.destroy(contract)
 
@@ -274,7 +274,7 @@ async def test_what_may_be_repeated_is_tried_three_times_and_then_told(
         await call(bench.vast)
     assert isinstance(caught.value, CannotTell | MayHaveHappened)
     assert API_KEY not in str(caught.value)
-    assert len([r for r in (await bench.state())["requests"][before:]]) >= 3
+    assert len((await bench.state())["requests"][before:]) >= 3
 
 
 async def test_calls_keep_their_intervals(bench: Bench) -> None:

@@ -1,9 +1,6 @@
 """One GpuReplacement from the search to the proof that its machines are gone."""
 
 import pytest
-
-from gpu_standby.core.market import InstanceState
-from gpu_standby.ports import Kind
 from tests.unit.controllers.rental_world import (
     NAME,
     PAIR,
@@ -12,6 +9,9 @@ from tests.unit.controllers.rental_world import (
     good_mover,
     replacement,
 )
+
+from gpu_standby.core.market import InstanceState
+from gpu_standby.ports import Kind
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 end exactly the intended machine is left, every other of ours is gone, and nothing foreign was touched (I5, I6)."""
 
 import pytest
+from tests.unit.controllers.rental_world import NAME, PAIR, Fuse, World, good_mover
 
 from gpu_standby.core.market import InstanceState
 from gpu_standby.ports import Kind
-from tests.unit.controllers.rental_world import NAME, PAIR, Fuse, World, good_mover
 
 CALLS = 114
 """More than a whole rental needs: 98, and 112 when the list lags by 8 s."""

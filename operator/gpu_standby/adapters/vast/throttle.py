@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
-
 MARGIN_SECONDS = 0.05
 """The server counts from arrival to arrival, we from sending to sending."""
 
