@@ -27,8 +27,11 @@ class Backend(Protocol):
 
     async def boot(self, instance: Instance) -> None: ...
 
-    async def power_off(self, instance: int, silent: bool = False) -> None:
-        """At once, like pulling the plug; `silent`: its peers hear no FIN or RST either."""
+    async def power_off(self, instance: int) -> None:
+        """At once; its peers hear it."""
+
+    async def darken(self, instance: int) -> None:
+        """Dead without a word: no FIN, no RST, no "no such host", until it is powered off and booted again."""
 
     async def erase(self, instance: int) -> None:
         """Power off and remove the disk."""
@@ -70,8 +73,11 @@ class NoMachines:
         address = f"203.0.113.{instance.id % 250 + 1}"
         self._machines[instance.id] = Machine(instance.boot, MachineState.RUNNING, address)
 
-    async def power_off(self, instance: int, silent: bool = False) -> None:
+    async def power_off(self, instance: int) -> None:
         self._machines.pop(instance, None)
+
+    async def darken(self, instance: int) -> None:
+        return None
 
     async def erase(self, instance: int) -> None:
         self._machines.pop(instance, None)

@@ -99,6 +99,8 @@ def advance(
                 instance.destroyed_at = now
                 return []
             return [Todo.ERASE]
+        case Phase.OFFLINE if instance.dark:
+            return []
         case Phase.STOPPED | Phase.OFFLINE | Phase.FAILED | Phase.OUTBID | Phase.OUTBID_LOADING | Phase.ENDED:
             return [] if machine is None else [Todo.POWER_OFF]
         case _:
@@ -118,6 +120,7 @@ def _boot(instance: Instance, machine: Machine | None) -> list[Todo]:
 def begin_boot(instance: Instance, now: float) -> None:
     """A further boot: other port numbers, `exited` for some reads, then `loading`."""
     instance.boot += 1
+    instance.dark = False
     instance.running_since = None
     instance.address = None
     instance.intended = "running"

@@ -107,6 +107,7 @@ class Instance(BaseModel):
     nvidia_smi: GpuMode = "ok"
     boot_fault: BootFault = "ok"
     refuse_start: bool = False
+    dark: bool = False  # dead without a word: its address swallows everything
     row: dict[str, Any] = Field(default_factory=dict)  # what the API shall say instead, field by field
     history: list[tuple[float, Phase]] = Field(default_factory=list)
     destroyed_at: float | None = None

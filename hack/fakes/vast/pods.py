@@ -74,14 +74,15 @@ class PodBackend:
         await self._kube.create("persistentvolumeclaims", self._claim(instance))
         await self._kube.create("pods", self._pod(instance))
 
-    async def power_off(self, instance: int, silent: bool = False) -> None:
+    async def power_off(self, instance: int) -> None:
         name = f"instance-{instance}"
-        # A machine without power says nothing any more; one whose processes die says goodbye by FIN or RST. Ending a
-        # pod alone would give its processes a TERM and two seconds.
-        last = ["/opt/host/silence"] if silent else ["sh", "-c", "kill -9 -1"]
+        # Ending a pod alone would give its processes a TERM and two seconds.
         with contextlib.suppress(KubeError, TimeoutError):
-            await self._kube.execute(name, "host", last, timeout=3.0)
+            await self._kube.execute(name, "host", ["sh", "-c", "kill -9 -1"], timeout=3.0)
         await self._kube.delete(f"pods/{name}", grace_seconds=1)
+
+    async def darken(self, instance: int) -> None:
+        await self._kube.execute(f"instance-{instance}", "host", ["/opt/host/silence"])
 
     async def erase(self, instance: int) -> None:
         await self._kube.delete(f"pods/instance-{instance}", grace_seconds=1)

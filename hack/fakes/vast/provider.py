@@ -256,10 +256,11 @@ class Provider:
         await self.cut(instance, Phase.OFFLINE, silent)
 
     async def cut(self, instance: Instance, phase: Phase, silent: bool = False) -> None:
-        """Power off at once, and alone: the loop would do it in its own, less silent way."""
+        """Power off at once, and alone: the loop would do it in its own, louder way."""
         while (busy := self._busy.get(instance.id)) is not None:
             await asyncio.wait({busy})
         instance.enter(phase, self.clock())
+        instance.dark = silent
         task = asyncio.create_task(self._power_off(instance.id, silent))
         self._busy[instance.id] = task
         await task
@@ -267,14 +268,19 @@ class Provider:
     async def _power_off(self, number: int, silent: bool) -> None:
         try:
             await self.save()
-            await self.backend.power_off(number, silent)
+            await (self.backend.darken(number) if silent else self.backend.power_off(number))
         finally:
             self._done_at[number] = time.monotonic()
             self._busy.pop(number, None)
 
     def revive(self, instance: Instance) -> None:
-        """The machine's power comes back and it boots its containers, with other port numbers."""
-        if instance.phase in (Phase.OFFLINE, Phase.OUTBID, Phase.QUEUED):
+        """The machine's power comes back; it boots its containers with other port numbers, or learns of a stop."""
+        if instance.phase not in (Phase.OFFLINE, Phase.OUTBID, Phase.QUEUED):
+            return
+        if instance.intended == "stopped" and instance.phase is Phase.OFFLINE:
+            instance.dark = False
+            instance.enter(Phase.STOPPED, self.clock())
+        else:
             states.begin_boot(instance, self.clock())
 
     # -- records

@@ -83,6 +83,18 @@ async def test_a_dead_machine_is_offline_and_can_come_back(vast: httpx.AsyncClie
     await status(rental.id, "running")
 
 
+async def test_a_dead_machine_hears_of_a_stop_when_it_comes_back(
+    vast: httpx.AsyncClient, rent: Rent, status: Status
+) -> None:
+    rental = await rent()
+    await status(rental.id, "running")
+    await vast.post(f"/_bench/instances/{rental.id}/kill")
+    await vast.put(f"/api/v0/instances/{rental.id}/", json={"state": "stopped"})
+    assert (await status(rental.id, "offline"))["intended_status"] == "stopped"
+    await vast.post(f"/_bench/instances/{rental.id}/revive")
+    await status(rental.id, "exited")
+
+
 async def test_a_machine_that_is_gone_is_called_running_for_a_while(
     vast: httpx.AsyncClient, rent: Rent, status: Status
 ) -> None:
