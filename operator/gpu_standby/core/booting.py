@@ -58,12 +58,7 @@ def boot(draft: Draft) -> None:
         what = machine.status_text.splitlines()[-1] if machine.status_text else machine.state.value
         draft.phase(ReplacementPhase.BOOTING, f"machine {machine.contract} is booting: {what}"[:300])
         return
-    if draft.status.address != machine.address or draft.status.ssh_port != machine.ssh_port:
-        draft.update(
-            address=machine.address,
-            ssh_port=machine.ssh_port,
-            ports={str(inside): outside for inside, outside in machine.ports},
-        )
+    draft.relocate(machine)
     _contact(draft, attempt, machine, inspection)
 
 

@@ -167,5 +167,14 @@ class Draft:
     def machine(self, contract: int) -> Instance | None:
         return self.instances.by_contract(contract) if self.instances is not None else None
 
+    def relocate(self, machine: Instance) -> None:
+        """Address and ports change when a machine restarts. The host key does not: it proves that it is the same."""
+        if machine.address and machine.ssh_port is not None:
+            self.update(
+                address=machine.address,
+                ssh_port=machine.ssh_port,
+                ports={str(inside): outside for inside, outside in machine.ports},
+            )
+
     def plan(self, *, released: bool = False, waiting: str = "") -> Plan:
         return Plan(self.status, tuple(self.intents), self.requeue, released, waiting)

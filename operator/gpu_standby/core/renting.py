@@ -18,6 +18,7 @@ from gpu_standby.core.onstart import onstart
 from gpu_standby.core.rental import Create, CreateKind, CreateResult
 from gpu_standby.core.searching import current_query, offer_spec, paused
 
+NEVER_APPEARED = "NeverAppeared"
 PRICE_TOLERANCE = Decimal("1.01")
 """The instance's price is computed from the disk it got; the offer's from the disk asked for. Rounding, no more."""
 
@@ -136,7 +137,7 @@ def _unknown(draft: Draft, attempt: Attempt) -> None:
         return
     attempt = absent(draft, attempt, listed, LOST_SPACING_SECONDS)
     if attempt.absent_lists >= LOST_LISTS:
-        _refuse(draft, attempt, "NeverAppeared", "a create's answer was lost, and no machine with its label appeared")
+        _refuse(draft, attempt, NEVER_APPEARED, "a create's answer was lost, and no machine with its label appeared")
 
 
 def _rented(draft: Draft, attempt: Attempt) -> None:
@@ -150,7 +151,7 @@ def _rented(draft: Draft, attempt: Attempt) -> None:
             return
         attempt = absent(draft, attempt, listed, LOST_SPACING_SECONDS)
         if attempt.absent_lists >= LOST_LISTS:
-            draft.fail(attempt, "NeverAppeared", f"machine {attempt.contract} was promised and is never listed")
+            draft.fail(attempt, NEVER_APPEARED, f"machine {attempt.contract} was promised and is never listed")
         return
     if attempt.absent_lists:
         draft.change(attempt, absent_lists=0, last_list_time=None)

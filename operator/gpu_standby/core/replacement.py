@@ -9,10 +9,10 @@ from typing import assert_never
 from gpu_standby.api.conditions import ReplacementCondition
 from gpu_standby.api.replacement import OutcomeOfAttempt, ReplacementPhase
 from gpu_standby.core.booting import boot
-from gpu_standby.core.draft import Draft
+from gpu_standby.core.draft import LONG_SECONDS, Draft
 from gpu_standby.core.ending import destroy_strays, end
 from gpu_standby.core.rental import Observation, Plan, TroubleKind
-from gpu_standby.core.renting import rent
+from gpu_standby.core.renting import NEVER_APPEARED, rent
 from gpu_standby.core.restoring import ready, restore
 from gpu_standby.core.retirement import release
 from gpu_standby.core.searching import await_approval, search
@@ -56,7 +56,9 @@ def _step(draft: Draft) -> None:
         case ReplacementPhase.READY:
             ready(draft)
         case ReplacementPhase.FAILED | ReplacementPhase.CALLED_OFF:
-            pass
+            if any(a.reason == NEVER_APPEARED for a in draft.status.attempts):
+                # A machine of a lost create that appears after all is found by its label, and destroyed.
+                draft.look_within(LONG_SECONDS)
         case _:
             assert_never(draft.status.phase)
 

@@ -41,6 +41,9 @@ def restore(draft: Draft) -> None:
     if vanished(draft, attempt):
         draft.fail(attempt, "Vanished", f"machine {attempt.contract} is not listed any more")
         return
+    machine = draft.machine(attempt.contract)
+    if machine is not None:
+        draft.relocate(machine)
     if draft.pair.status.epoch == 0 or not draft.observation.sync_objects:
         _wait_for_ours(draft, attempt, "the pair's sync objects are not there yet")
         return
@@ -70,6 +73,12 @@ def ready(draft: Draft) -> None:
     if attempt is None:
         return
     draft.look_within(LONG_SECONDS)
+    if not _is_the_pairs(draft) and vanished(draft, attempt):
+        # Nobody has moved to it yet, and nobody can any more.
+        draft.fail(attempt, "Vanished", f"machine {attempt.contract} is not listed any more")
+        return
+    if attempt.absent_lists:
+        draft.look_within(LOOK_SECONDS)
     machine = draft.machine(attempt.contract)
     if machine is None:
         return
@@ -84,13 +93,14 @@ def ready(draft: Draft) -> None:
     if key and (machine.contract, key) not in draft.memory.keys_sent and draft.provider_ready:
         # A standby with a new disk has made a new one.
         draft.intend(AttachKey(machine.contract, key))
-    if machine.address and machine.ssh_port is not None:
-        # Both change when a machine restarts. The host key does not, and is what proves that it is the same one.
-        draft.update(
-            address=machine.address,
-            ssh_port=machine.ssh_port,
-            ports={str(inside): outside for inside, outside in machine.ports},
-        )
+    draft.relocate(machine)
+
+
+def _is_the_pairs(draft: Draft) -> bool:
+    name, status = draft.observation.replacement.metadata.name, draft.pair.status
+    return (status.gpu is not None and status.gpu.replacement == name) or (
+        status.move is not None and status.move.replacement == name
+    )
 
 
 def _nothing_to_restore(draft: Draft) -> tuple[str, str] | None:

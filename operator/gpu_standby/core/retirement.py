@@ -135,11 +135,7 @@ def _collected_by_pair(draft: Draft, attempt: Attempt) -> bool:
 
 def _collect(draft: Draft, machine: Instance, name: str) -> str:
     if machine.state is InstanceState.RUNNING and machine.address and machine.ssh_port is not None:
-        draft.update(
-            address=machine.address,
-            ssh_port=machine.ssh_port,
-            ports={str(inside): outside for inside, outside in machine.ports},
-        )
+        draft.relocate(machine)
         tried = draft.memory.collect_tried
         if not tried or draft.now >= tried + COLLECT_AGAIN_SECONDS:
             draft.intend(Collect(address(draft), name))

@@ -1,5 +1,7 @@
 """One GpuReplacement from the search to the proof that its machines are gone."""
 
+import dataclasses
+
 import pytest
 from tests.unit.controllers.rental_world import (
     NAME,
@@ -312,3 +314,55 @@ async def test_a_deletion_waits_for_a_provider_that_is_down_and_says_so(world: W
     assert "ProviderUnreachable" in waiting
     assert await world.release() is None
     assert world.ours() == []
+
+
+async def test_a_ready_machine_that_is_gone_before_anybody_moved_to_it_is_replaced(world: World) -> None:
+    await world.run(world.phase("Ready"))
+    del world.machines[5001]
+    await world.run(lambda: len(world.creates) == 2)
+    assert world.status["attempts"][0]["reason"] == "Vanished"
+    await world.run(world.phase("Ready"))
+
+
+async def test_a_machine_that_restarts_while_it_is_restored_is_restored_at_its_new_port(world: World) -> None:
+    world.mover = lambda wanted: {"id": wanted["id"], "state": "Running", "bytes": int(world.clock.time)}
+    await world.run(lambda: "bytes" in (world.status.get("restore") or {}))
+    rented = world.machines[5001]
+    rented.instance = dataclasses.replace(rented.instance, ports=((22, 45_000), (8080, 45_001)))
+    await world.run(lambda: world.status["restore"]["id"].endswith("-2"))
+    world.mover = good_mover
+    await world.run(world.phase("Ready"))
+    assert world.status["sshPort"] == 45_000
+
+
+async def test_a_new_epoch_asks_for_the_restore_again(world: World) -> None:
+    world.mover = lambda wanted: {"id": wanted["id"], "state": "Running", "bytes": int(world.clock.time)}
+    await world.run(lambda: "bytes" in (world.status.get("restore") or {}))
+    world.get(Kind.PAIR, PAIR)["status"]["epoch"] = 5
+    await world.run(lambda: world.status["restore"]["id"].endswith("-2"))
+    assert '"epoch": 5' in world.get(Kind.CONFIG_MAP, "trainer-sync")["data"]["restore"]
+
+
+async def test_what_the_pair_has_collected_is_not_collected_again(world: World) -> None:
+    await world.run(world.phase("Ready"))
+    world.get(Kind.PAIR, PAIR)["status"] |= {
+        "epoch": 7,
+        "history": [{"epoch": 6, "to": "Standby", "reason": "GpuLost", "time": "2027-01-15T07:30:00Z"}],
+        "setAside": [{"name": "epoch-6-vast---5001", "time": "2027-01-15T07:31:00Z", "files": 1, "bytes": 1}],
+    }
+    assert await world.release(seconds=60) is None
+    assert world.collected == []
+    assert world.ours() == []
+
+
+async def test_a_late_arrival_of_a_lost_create_is_destroyed_whenever_it_appears(world: World) -> None:
+    world.on_create = ["lost-done"]
+    world.list_lag = 150.0
+    controller = world.controller()
+    await world.run(lambda: bool(world.creates), controller)
+    world.list_lag = 0.0
+    await world.run(lambda: world.status.get("phase") == "Ready", controller)
+    assert [m.contract for m in world.ours()] == [5001, 5002]
+    await world.run(lambda: 5001 not in world.machines)
+    assert [m.contract for m in world.ours()] == [5002]
+    assert world.status["providerID"] == "vast://5002"
