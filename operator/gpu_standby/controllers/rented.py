@@ -11,6 +11,7 @@ from gpu_standby.api import names
 from gpu_standby.api.model import SecretKeyRef
 from gpu_standby.api.pair import GpuStandbyPair
 from gpu_standby.controllers.context import Context
+from gpu_standby.controllers.members import AGENT_PORT
 from gpu_standby.core import qualification, rental
 from gpu_standby.core.evidence import MachineAddress, Outcome
 from gpu_standby.core.rental import Greeting, Inspection, InspectionKind, Memory, Observation
@@ -27,7 +28,6 @@ from gpu_standby.ports import Document, Kind, Standby
 GREETING_SECONDS = 5.0
 CONFIRM_SECONDS = 5.0
 STOP_SECONDS = 10
-AGENT_PORT = 2222
 
 
 class Secrets:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from gpu_standby.api.replacement import GpuReplacement, OutcomeOfAttempt, ReplacementPhase
 from gpu_standby.controllers.context import Context
 from gpu_standby.controllers.renting import Renter, about_to_create
+from gpu_standby.core.objects import status as status_objects
 from gpu_standby.core.rental import Announce, Create, Memory, Plan
 from gpu_standby.core.replacement import plan
 from gpu_standby.errors import CannotTell, Conflict, GpuStandbyError, MayHaveHappened
@@ -116,18 +117,7 @@ class ReplacementController:
         return replace(decided, requeue_seconds=0.0) if acted or changed else decided
 
     async def _write(self, document: Document, old: GpuReplacement, decided: Plan) -> Document:
-        written = await self._context.cluster.apply_status(
-            {
-                "apiVersion": document["apiVersion"],
-                "kind": document["kind"],
-                "metadata": {
-                    "name": self._name,
-                    "namespace": self._namespace,
-                    "resourceVersion": document["metadata"]["resourceVersion"],
-                },
-                "status": decided.status.document(),
-            }
-        )
+        written = await self._context.cluster.apply_status(status_objects.replacement_status(document, decided.status))
         known = {attempt.number for attempt in old.status.attempts}
         fresh = {
             attempt.number

@@ -9,11 +9,13 @@ from typing import Any
 
 from gpu_standby.api import names
 from gpu_standby.api.conditions import ReplacementCondition
+from gpu_standby.api.pair import Side
 from gpu_standby.api.replacement import Attempt, OutcomeOfAttempt, ReplacementPhase, RestoreProgress, Why
 from gpu_standby.core.booting import USER, transfer_key
 from gpu_standby.core.draft import LONG_SECONDS, REPEAT_SECONDS, Draft
 from gpu_standby.core.rental import AskRestore, AttachKey, RestoreReport, SetLabel
 from gpu_standby.core.renting import vanished
+from gpu_standby.core.searching import STILL_ON_GPU
 
 POLL_SECONDS = 0.5
 LOOK_SECONDS = 10.0
@@ -21,6 +23,8 @@ LOOK_SECONDS = 10.0
 STALLED_SECONDS = 120.0
 NOT_TAKEN_SECONDS = 900.0
 """Nobody has taken the request up: that is our own side's fault, but a machine is paid for meanwhile."""
+STILL_ON_GPU_SECONDS = 3600.0
+"""A machine that was rented for a planned move is paid for while it waits for the move."""
 TRIES = 3
 """Restores of one machine before another is rented."""
 
@@ -46,6 +50,9 @@ def restore(draft: Draft) -> None:
         draft.relocate(machine)
     if draft.pair.status.epoch == 0 or not draft.observation.sync_objects:
         _wait_for_ours(draft, attempt, "the pair's sync objects are not there yet")
+        return
+    if draft.pair.status.active is Side.GPU:
+        _wait_for_standby(draft, attempt)
         return
     wanted = _wanted(draft, attempt)
     report = draft.observation.restore
@@ -161,6 +168,21 @@ def _wait_for_ours(draft: Draft, attempt: Attempt, what: str) -> None:
         draft.fail(attempt, "RestoreNotTaken", text)
         return
     draft.phase(ReplacementPhase.RESTORING, what)
+
+
+def _wait_for_standby(draft: Draft, attempt: Attempt) -> None:
+    """The door restores only while the standby is the active side: until then its copy is still being written. So a
+    planned move to another GPU goes by way of the standby."""
+    if draft.now >= draft.since(ReplacementCondition.BOOTED) + STILL_ON_GPU_SECONDS:
+        text = f"the GPU was still the active side after {STILL_ON_GPU_SECONDS:.0f} s, and nothing could be restored"
+        draft.fail(attempt, STILL_ON_GPU, text)
+        return
+    draft.phase(
+        ReplacementPhase.RESTORING,
+        f"machine {attempt.contract} waits: the GPU is the active side. To move to it: kubectl annotate gsp "
+        f"{draft.pair.metadata.name} {names.ANNOTATION_FAILOVER}=",
+    )
+    draft.again(5.0)
 
 
 def _running(draft: Draft, attempt: Attempt, report: RestoreReport) -> None:

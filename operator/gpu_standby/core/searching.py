@@ -95,7 +95,16 @@ def failed_hosts(draft: Draft) -> set[int]:
 _UNFIT = (OutcomeOfAttempt.FAILED, OutcomeOfAttempt.DESTROYED)
 
 
+STILL_ON_GPU = "StillOnGpu"
+"""Another machine would wait just the same."""
+
+
 def _exhausted(draft: Draft) -> bool:
+    newest = draft.attempt
+    if newest is not None and newest.reason == STILL_ON_GPU:
+        draft.phase(ReplacementPhase.FAILED, newest.message)
+        draft.announce("ReplacementFailed", newest.message, warning=True)
+        return True
     used = [a for a in draft.status.attempts if budget.counts(a)]
     most = draft.pair.spec.recovery.attempts
     if len(used) < most and len(draft.status.attempts) < MAX_ATTEMPTS_LISTED:

@@ -366,3 +366,34 @@ async def test_a_late_arrival_of_a_lost_create_is_destroyed_whenever_it_appears(
     await world.run(lambda: 5001 not in world.machines)
     assert [m.contract for m in world.ours()] == [5002]
     assert world.status["providerID"] == "vast://5002"
+
+
+async def test_a_planned_move_waits_for_the_standby_to_be_active_and_says_how(world: World) -> None:
+    world.put(replacement(why="Planned"))
+    world.get(Kind.PAIR, PAIR)["status"]["active"] = "GPU"
+    await world.run(lambda: "gpustandby.dev/failover" in world.status.get("message", ""))
+    assert world.get(Kind.CONFIG_MAP, "trainer-sync")["data"] == {}
+    world.get(Kind.PAIR, PAIR)["status"]["active"] = "Standby"
+    await world.run(world.phase("Ready"))
+    assert len(world.creates) == 1
+
+
+async def test_a_planned_move_that_never_comes_is_not_paid_for_without_end(world: World) -> None:
+    world.put(replacement(why="Planned"))
+    world.get(Kind.PAIR, PAIR)["status"]["active"] = "GPU"
+    await world.run(world.phase("Failed"))
+    assert world.ours() == []
+    assert len(world.creates) == 1
+    assert "still the active side" in world.status["message"]
+
+
+async def test_a_stopped_machine_is_not_started_while_its_door_would_collect_nothing(world: World) -> None:
+    world.get(Kind.PAIR, PAIR)["spec"]["recovery"] = {"keepOldSeconds": 600}
+    await world.run(world.phase("Ready"))
+    world.get(Kind.PAIR, PAIR)["status"]["active"] = "GPU"
+    world.collect_refused = "GpuActive"
+    waiting = await world.release(seconds=300)
+    assert waiting is not None
+    assert [c for c in world.commands if c[1]] == [("stop", 5001)]
+    assert await world.release(seconds=400) is None
+    assert world.ours() == []
