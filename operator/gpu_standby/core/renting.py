@@ -128,6 +128,8 @@ def _adopt(draft: Draft, attempt: Attempt, contract: int) -> None:
 
 def _unknown(draft: Draft, attempt: Attempt) -> None:
     """Three complete lists over a minute before anything else is created; a machine that shows is adopted."""
+    looking = "nobody knows whether a machine was made; nothing else is until its label has been looked for"
+    draft.phase(ReplacementPhase.RENTING, f"attempt {attempt.number}: {looking} for a minute")
     listed = draft.look_within(2.0)
     if listed is None or listed.time < attempt.started_time:
         return
@@ -142,6 +144,7 @@ def _unknown(draft: Draft, attempt: Attempt) -> None:
 
 def _rented(draft: Draft, attempt: Attempt) -> None:
     """It has an id; the first list that shows it says what came."""
+    draft.phase(ReplacementPhase.RENTING, f"machine {attempt.contract} is rented; waiting for it to be listed")
     listed = draft.look_within(1.0)
     if listed is None:
         return

@@ -13,6 +13,7 @@ Row = Mapping[str, Any]
 
 _ENDING = frozenset({"destroying", "destroyed", "deleted", "unloaded"})
 _DEAD_AT_BOOT = ("oci runtime create failed", "error response from daemon")
+_DEAREST = Decimal(1_000_000)
 _REGION = re.compile(r"(?:^|,)\s*([A-Z]{2})\s*$")
 
 
@@ -163,4 +164,7 @@ def _decimal(value: object) -> Decimal:
         number = Decimal(str(value))
     except InvalidOperation:
         return Decimal(0)
-    return number.quantize(Decimal("0.000001")) if number.is_finite() else Decimal(0)
+    if not number.is_finite():
+        return Decimal(0)
+    # Capped: a price that is absurd must still be too dear, and not unknown.
+    return max(min(number, _DEAREST), Decimal(0)).quantize(Decimal("0.000001"))
