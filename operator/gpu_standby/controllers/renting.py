@@ -72,6 +72,9 @@ class Renter:
         cluster, spec = self._context.cluster, replacement.spec
         document = await cluster.get(Kind.PAIR, self._namespace, spec.pair)
         pair = GpuStandbyPair.model_validate(document) if document is not None else None
+        if pair is not None and any(pair.metadata.uid not in a.label for a in replacement.status.attempts):
+            # Another pair of the same name: the one these machines were rented for is gone.
+            pair = None
         phase = replacement.status.phase
         renting = phase in (ReplacementPhase.SEARCHING, ReplacementPhase.RENTING, ReplacementPhase.AWAITING_APPROVAL)
         restoring = phase in (ReplacementPhase.RESTORING, ReplacementPhase.VERIFYING)

@@ -397,3 +397,27 @@ async def test_a_stopped_machine_is_not_started_while_its_door_would_collect_not
     assert [c for c in world.commands if c[1]] == [("stop", 5001)]
     assert await world.release(seconds=400) is None
     assert world.ours() == []
+
+
+async def test_a_new_pair_of_the_same_name_is_not_the_one_its_machine_was_rented_for(world: World) -> None:
+    await world.run(world.phase("Ready"))
+    other = world.get(Kind.PAIR, PAIR)
+    other["metadata"]["uid"] = "another-uid"
+    other["status"]["gpu"] = {"replacement": NAME, "providerID": "vast://5001"}
+    assert await world.release(seconds=60) is None
+    assert world.ours() == []
+    assert set(world.destroyed) == {5001}
+
+
+async def test_a_namespace_that_is_deleted_with_its_secret_first_leaves_no_machine(world: World) -> None:
+    controller = world.controller()
+    await world.run(world.phase("Ready"), controller)
+    del world.objects[("Secret", "lab", "vast")]
+    del world.objects[("GpuStandbyPair", "lab", PAIR)]
+    document = world.get(Kind.REPLACEMENT, NAME)
+    document["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+    for _ in range(20):
+        if await controller.release(document) is None:
+            break
+        world.clock.time += 2.0
+    assert world.ours() == []
