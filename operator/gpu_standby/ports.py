@@ -92,7 +92,7 @@ class Machine(Protocol):
     async def lost(self) -> str:
         """Returns, with the reason, when the held session ends (a pushed FIN or RST)."""
 
-    async def late_answer(self) -> float | None:
+    def late_answer(self) -> float | None:
         """Time of the newest answer on the held session, also one that came after its probe had given up."""
 
     async def run(self, command: str, *, timeout: float, stdin: str | None = None) -> str:

@@ -7,7 +7,7 @@ from typing import assert_never
 from gpu_standby.api import names
 from gpu_standby.api.pair import GpuStandbyPair, GpuStatus, MoveStep, Side
 from gpu_standby.controllers.context import Context
-from gpu_standby.controllers.members import Members
+from gpu_standby.controllers.members import AGENT_PORT, AGENT_USER, Members
 from gpu_standby.controllers.observing import Observer, contract_of
 from gpu_standby.core import acts
 from gpu_standby.core.moves import PROMOTE_LIMIT_SECONDS, STEP_LIMITS_SECONDS
@@ -130,10 +130,11 @@ class Actor:
         await self.write_sync(pair, cycle_request=request)
 
     async def write_sync(self, pair: GpuStandbyPair, *, cycle_request: str | None = None) -> None:
-        document = sync_document(pair, cycle_request=cycle_request, standby=self.standby_document(pair))
+        document = sync_document(pair, cycle_request=cycle_request, standby=await self.standby_document(pair))
         await self._patch_config(pair, {"sync": json.dumps(document, sort_keys=True)})
 
-    def standby_document(self, pair: GpuStandbyPair) -> Document:
+    async def standby_document(self, pair: GpuStandbyPair) -> Document:
+        """Where the mover finds the agent."""
         existing = pair.spec.standby.existing
         if existing is not None:
             return {
@@ -142,7 +143,12 @@ class Actor:
                 "user": existing.user,
                 "hostKey": existing.host_key,
             }
-        return {"host": self._members.standby_address, "port": 2222}
+        return {
+            "host": self._members.standby_address,
+            "port": AGENT_PORT,
+            "user": AGENT_USER,
+            "hostKey": await self._members.standby_host_key(pair),
+        }
 
     async def _request_restore(self, request: str, observation: PairObservation) -> None:
         pair = observation.pair

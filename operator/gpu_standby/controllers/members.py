@@ -19,6 +19,7 @@ from gpu_standby.ports import GpuProvider, Kind
 log = logging.getLogger(__name__)
 
 AGENT_PORT = 2222
+AGENT_USER = "gpu-standby"
 
 
 def machine_address(gpu: GpuStatus | None) -> MachineAddress | None:
@@ -64,6 +65,9 @@ class Members:
             return (await self._provisions.keys(pair))[0].private
         ref = existing.private_key_secret_ref
         return await self._provisions.user_secret("spec.gpu.existing.privateKeySecretRef", ref.name, ref.key)
+
+    async def standby_host_key(self, pair: GpuStandbyPair) -> str:
+        return (await self._provisions.keys(pair))[1].public
 
     async def operator_public_key(self, pair: GpuStandbyPair) -> str:
         return (await self._provisions.keys(pair))[0].public

@@ -1,0 +1,5 @@
+"""The conductor inside the sync Job: asks the standby's agent for cycles and restores, and reports. It holds no data."""
+
+from gpu_standby.mover.conductor import main
+
+__all__ = ["main"]
