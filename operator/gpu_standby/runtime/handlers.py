@@ -28,6 +28,10 @@ async def _run(controller: Controller, stopped: kopf.DaemonStopped) -> None:
 
 
 def register(registry: kopf.OperatorRegistry, app: App) -> None:
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
     @kopf.on.startup(registry=registry)
     async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
         kopf_settings.apply(settings)
