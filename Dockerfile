@@ -20,7 +20,7 @@ RUN python3 -m venv /opt/gpu-standby && \
     PIP_CERT=${PIP_CERT:-$(python3 -c 'import ssl; print(ssl.get_default_verify_paths().openssl_cafile)')} \
     /opt/gpu-standby/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes \
       -r /usr/src/gpu-standby/requirements.txt
-COPY pyproject.toml README.md LICENSE /usr/src/gpu-standby/
+COPY LICENSE /usr/src/gpu-standby/
 COPY operator /usr/src/gpu-standby/operator
 # The package is put beside its dependencies as it is: nothing of it has to be built.
 RUN cp -r /usr/src/gpu-standby/operator/gpu_standby /opt/gpu-standby/lib/python3*/site-packages/ && \

@@ -2,10 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from .instances import Machine, MachineState
 from .model import GpuMode, Instance
+
+
+class Death(StrEnum):
+    POWER = "power"
+    """The machine and its address are gone."""
+    SILENT = "silent"
+    """Not a packet any more, and nobody says that there is no such host."""
+    CONTAINER = "container"
+    """The container died, its host lives: connections end, new ones are refused."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,9 @@ class Backend(Protocol):
 
     async def darken(self, instance: int) -> None:
         """Dead without a word: no FIN, no RST, no "no such host", until it is powered off and booted again."""
+
+    async def collapse(self, instance: int) -> None:
+        """Everything in it is killed; its address refuses at once, until it is powered off and booted again."""
 
     async def erase(self, instance: int) -> None:
         """Power off and remove the disk."""
@@ -77,6 +90,9 @@ class NoMachines:
         self._machines.pop(instance, None)
 
     async def darken(self, instance: int) -> None:
+        return None
+
+    async def collapse(self, instance: int) -> None:
         return None
 
     async def erase(self, instance: int) -> None:

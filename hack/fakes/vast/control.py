@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from . import wire
+from .backend import Death
 from .front import PROVIDER, written
 from .model import Fault, Instance, Offer, Phase, Settings
 from .provider import Provider
@@ -123,7 +124,9 @@ async def clear_faults(request: web.Request) -> web.Response:
 
 async def kill(request: web.Request) -> web.Response:
     provider, instance = _instance(request)
-    await provider.kill(instance, silent=bool((await _body(request)).get("silent", False)))
+    body = await _body(request)
+    death = next((death for death in Death if body.get(death.value)), Death.POWER)
+    await provider.kill(instance, death)
     return written(ok())
 
 

@@ -46,7 +46,7 @@ _CPUS = (("AMD EPYC 7763 64-Core Processor", 128), ("Xeon® Gold 6330", 56), ("A
 def seeded_offers(seed: int) -> dict[int, Offer]:
     """The same seed gives the same market, ids included, so that a restarted server agrees with itself."""
     # A stable market, not a secret: Mersenne Twister is what is wanted.
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     offers: dict[int, Offer] = {}
     number = 0
     for kind, count in zip(_GPUS, _MACHINES, strict=True):
@@ -341,7 +341,7 @@ def search(
     for offer in offers:
         row = offer_row(offer, storage, bid, is_free(offer, known), now)
         # A rotating sample: what was there a moment ago may be missing now.
-        if absence and random.random() < absence:  # noqa: S311
+        if absence and random.random() < absence:
             continue
         if offer.listed and offer.disk_space >= storage and matches(row, offer, query):
             rows.append(row)

@@ -18,7 +18,7 @@ INSTANCE = "bench.gpustandby.dev/instance"
 BOOT = "bench.gpustandby.dev/boot"
 STATE = "vast-state"
 # Folders of the machine that stand on its disk, and where on the disk.
-ON_DISK = {"/workspace": "workspace", "/root": "root", "/var/tmp": "var-tmp", "/etc/ssh/disk": "host-keys"}  # noqa: S108
+ON_DISK = {"/workspace": "workspace", "/root": "root", "/var/tmp": "var-tmp", "/etc/ssh/disk": "host-keys"}
 
 
 class PodBackend:
@@ -83,6 +83,9 @@ class PodBackend:
 
     async def darken(self, instance: int) -> None:
         await self._kube.execute(f"instance-{instance}", "host", ["/opt/host/silence"])
+
+    async def collapse(self, instance: int) -> None:
+        await self._kube.execute(f"instance-{instance}", "host", ["/opt/host/collapse"])
 
     async def erase(self, instance: int) -> None:
         await self._kube.delete(f"pods/instance-{instance}", grace_seconds=1)

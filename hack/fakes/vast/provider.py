@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import instances as states
-from .backend import Backend
+from .backend import Backend, Death
 from .instances import MachineState, Todo
 from .market import is_free, seeded_offers
 from .model import Call, Instance, Offer, Phase, Settings, SshKey, World
@@ -251,24 +251,29 @@ class Provider:
         self.world.next_key += 1
         return key
 
-    async def kill(self, instance: Instance, silent: bool) -> None:
-        """The machine's power goes."""
-        await self.cut(instance, Phase.OFFLINE, silent)
+    async def kill(self, instance: Instance, death: Death) -> None:
+        await self.cut(instance, Phase.OFFLINE, death)
 
-    async def cut(self, instance: Instance, phase: Phase, silent: bool = False) -> None:
+    async def cut(self, instance: Instance, phase: Phase, death: Death = Death.POWER) -> None:
         """Power off at once, and alone: the loop would do it in its own, louder way."""
         while (busy := self._busy.get(instance.id)) is not None:
             await asyncio.wait({busy})
         instance.enter(phase, self.clock())
-        instance.dark = silent
-        task = asyncio.create_task(self._power_off(instance.id, silent))
+        instance.dark = death is not Death.POWER
+        task = asyncio.create_task(self._power_off(instance.id, death))
         self._busy[instance.id] = task
         await task
 
-    async def _power_off(self, number: int, silent: bool) -> None:
+    async def _power_off(self, number: int, death: Death) -> None:
         try:
             await self.save()
-            await (self.backend.darken(number) if silent else self.backend.power_off(number))
+            match death:
+                case Death.POWER:
+                    await self.backend.power_off(number)
+                case Death.SILENT:
+                    await self.backend.darken(number)
+                case Death.CONTAINER:
+                    await self.backend.collapse(number)
         finally:
             self._done_at[number] = time.monotonic()
             self._busy.pop(number, None)
