@@ -103,7 +103,7 @@ class World:
             status = self.status(name)
             return status if holds(status) else None
 
-        return self.wait(what, look, seconds, lambda: self._story(name))
+        return dict(self.wait(what, look, seconds, lambda: self._story(name)))
 
     def wait(
         self,

@@ -18,3 +18,5 @@ class Context:
     """Our image: agent and mover, and the workload's when the user names none."""
     gate_script: str = field(repr=False)
     creates_per_hour: int = 10
+    watched: str | None = None
+    """The one namespace that is served; None: all."""

@@ -19,7 +19,7 @@ from gpu_standby.core.evidence import Outcome
 from gpu_standby.core.objects import status as status_objects
 from gpu_standby.core.observation import PairObservation, Problem, ServiceView
 from gpu_standby.core.pair import after, plan
-from gpu_standby.core.reporting import describe, materially_differs
+from gpu_standby.core.reporting import describe, materially_differs, turning_points
 from gpu_standby.errors import CannotTell, Conflict, GpuStandbyError
 from gpu_standby.ports import Document, Kind
 
@@ -154,6 +154,8 @@ class PairController:
                 return pair.model_copy(update={"status": told}), document
         written = await self._context.cluster.apply_status(status_objects.pair_status(document, told))
         self._written = (told, now)
+        for announcement in turning_points(old, told):
+            await self._actor.announce(announcement, written)
         return pair.model_copy(update={"status": told}), written
 
     async def _tell(self, act: acts.Act, before: PairStatus, after_it: PairStatus, document: Document) -> None:

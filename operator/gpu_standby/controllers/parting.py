@@ -66,7 +66,7 @@ class Parting:
             else:
                 why = report.error or f"no answer within {LAST_SYNC_LIMIT_SECONDS:.0f} s"
                 await self._event(document, EventType.WARNING, "LastSyncFailed", f"the last sync failed: {why}")
-        status = PairStatus.model_validate(document["status"]).model_copy(update={"gpu": None})
+        status = PairStatus.model_validate(document["status"]).model_copy(update={"gpu": None, "move": None})
         await self._context.cluster.apply_status(status_objects.pair_status(document, status))
         return "the GPU is being given up"
 

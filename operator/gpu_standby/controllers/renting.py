@@ -112,7 +112,7 @@ class Renter:
         )
 
     async def _others(self) -> list[GpuReplacement]:
-        documents = await self._context.cluster.list(Kind.REPLACEMENT, None)
+        documents = await self._context.cluster.list(Kind.REPLACEMENT, self._context.watched)
         return [GpuReplacement.model_validate(document) for document in documents]
 
     async def _public_key(self, pair: GpuStandbyPair | None) -> str:

@@ -133,7 +133,8 @@ def _on_gpu(observation: PairObservation, now: float) -> Plan:
 def _first_gpu(observation: PairObservation, status: PairStatus, todo: list[acts.Act], now: float) -> Plan:
     ready = observation.ready_replacement()
     if ready is not None:
-        return Plan(status.model_copy(update={"gpu": gpu_of(ready)}), tuple(todo))
+        text = f"{ready.status.provider_id} ({ready.status.offer_name}, {ready.status.price_per_hour} $/h) is the GPU"
+        return Plan(status.model_copy(update={"gpu": gpu_of(ready)}), (*todo, acts.Announce("GpuReady", text)))
     spec = observation.pair.spec.gpu
     if spec.existing is not None:
         host = spec.existing
@@ -144,9 +145,11 @@ def _first_gpu(observation: PairObservation, status: PairStatus, todo: list[acts
             user=host.user,
             host_key=host.host_key,
         )
-        return Plan(status.model_copy(update={"gpu": gpu}), tuple(todo))
+        text = f"{gpu.provider_id} is the GPU"
+        return Plan(status.model_copy(update={"gpu": gpu}), (*todo, acts.Announce("GpuReady", text)))
     if observation.adopted is not None:
-        return Plan(status.model_copy(update={"gpu": observation.adopted}), tuple(todo))
+        text = f"{observation.adopted.provider_id} is adopted as the GPU; it will never be destroyed"
+        return Plan(status.model_copy(update={"gpu": observation.adopted}), (*todo, acts.Announce("GpuAdopted", text)))
     if spec.vast is not None and spec.vast.instance_id is None and paused(observation) is None:
         todo += _replace(observation, Why.INITIAL, now)
     return Plan(status, tuple(todo))
@@ -286,7 +289,11 @@ def _replace(observation: PairObservation, why: Why, now: float) -> list[acts.Ac
         if now - ended < wait:
             return []
     approval = why is not Why.INITIAL and observation.pair.spec.recovery.mode is RecoveryMode.APPROVE
-    return [acts.Replace(why, status.epoch, len(tries), require_approval=approval)]
+    text = f"a GPU machine is to be rented ({why}, try {len(tries) + 1})"
+    return [
+        acts.Announce("Replacing", text),
+        acts.Replace(why, status.epoch, len(tries), require_approval=approval),
+    ]
 
 
 def _slice_acts(observation: PairObservation, side: Side, *, ready: bool) -> list[acts.Act]:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gpu_standby.api.conditions import Condition, PairCondition, Status, put
+from gpu_standby.api.conditions import Condition, PairCondition, Status, find, put
 from gpu_standby.api.names import ANNOTATION_ACCEPT_HOST_KEY, ANNOTATION_ACCEPT_SHRINK, pod_provider_id
 from gpu_standby.api.names import standby_pod as standby_pod_name
 from gpu_standby.api.pair import (
@@ -15,6 +15,7 @@ from gpu_standby.api.pair import (
     SyncStatus,
 )
 from gpu_standby.api.replacement import ReplacementPhase
+from gpu_standby.core.acts import Announce, EventLevel
 from gpu_standby.core.failover import (
     FailoverReason,
     Possibility,
@@ -325,6 +326,24 @@ def materially_differs(old: PairStatus, new: PairStatus) -> bool:
         return status.model_copy(update={"conditions": conditions})
 
     return bare(old) != bare(new)
+
+
+_TURNING_POINTS: dict[Phase, EventLevel] = {
+    Phase.PROTECTED: EventLevel.NORMAL,
+    Phase.SUSPECT: EventLevel.WARNING,
+    Phase.BLOCKED: EventLevel.WARNING,
+    Phase.PAUSED: EventLevel.NORMAL,
+}
+
+
+def turning_points(old: PairStatus, new: PairStatus) -> tuple[Announce, ...]:
+    """What a person who reads the events wants to know of a change of phase; moves tell of themselves."""
+    if old.phase == new.phase or new.phase not in _TURNING_POINTS:
+        return ()
+    kind = PairCondition.GPU_HEALTHY if new.phase is Phase.SUSPECT else PairCondition.READY
+    condition = find(new.conditions, kind)
+    text = condition.message if condition is not None else ""
+    return (Announce(new.phase.value, text, _TURNING_POINTS[new.phase]),)
 
 
 def _sync(observation: PairObservation, status: PairStatus) -> SyncStatus | None:

@@ -64,6 +64,7 @@ class App:
             image=settings.image,
             gate_script=gate_script(),
             creates_per_hour=settings.creates_per_hour,
+            watched=settings.watch_namespace or None,
         )
         self._tasks = [
             asyncio.create_task(self.fleet.run()),

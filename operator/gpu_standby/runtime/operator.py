@@ -12,10 +12,16 @@ from gpu_standby.runtime.handlers import register
 LIVENESS = "http://0.0.0.0:8080/healthz"
 
 
+def _not_a_wait(record: logging.LogRecord) -> bool:
+    """A release that still waits for something is no error; what it waits for is in an event."""
+    return "failed temporarily" not in record.getMessage()
+
+
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
     # kopf tells every handler's success and every retry; what matters is in our own lines and events.
     logging.getLogger("kopf").setLevel("WARNING")
+    logging.getLogger("kopf.objects").addFilter(_not_a_wait)
     for noisy in ("kopf.objects", "httpx", "httpcore", "asyncssh", "aiohttp.access"):
         logging.getLogger(noisy).setLevel("WARNING")
 
