@@ -10,7 +10,7 @@ CODE := operator hack tests
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 $(VENV)/complete:
 	@echo "Installing the Python packages of requirements-dev.txt"
@@ -29,11 +29,19 @@ lock: venv ## write the lock files anew from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -q -o requirements-dev.txt
 
 .PHONY: lint
-lint: venv ## format, style, types, direction of imports, drift of the CRDs
+lint: lint-format lint-style lint-types lint-imports lint-crds ## format, style, types, direction of imports, drift of the CRDs
+	@test ! -e operator/__init__.py || { echo "operator/ must not be a package: it would hide Python's own module"; exit 1; }
+
+.PHONY: lint-format lint-style lint-types lint-imports lint-crds
+lint-format: venv
 	$(VENV)/bin/ruff format --check $(CODE)
+lint-style: venv
 	$(VENV)/bin/ruff check $(CODE)
+lint-types: venv
 	$(VENV)/bin/mypy
+lint-imports: venv
 	PYTHONPATH=operator $(VENV)/bin/lint-imports
+lint-crds: venv
 	$(PYTHON) hack/generate_crds.py --check
 
 .PHONY: crds

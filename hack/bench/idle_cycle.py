@@ -111,8 +111,8 @@ def _mover(root: Path) -> Iterator[Any]:
         text=True,
         env=_environment(),
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    if process.stdin is None or process.stdout is None:
+        raise AssertionError("the agent has no pipes")
     asked, answers = process.stdin, process.stdout
     number = 0
 
