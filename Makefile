@@ -7,6 +7,9 @@ CACHE := $(or $(GPU_STANDBY_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gpu-st
 VENV := $(CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-12)
 PYTHON := PYTHONPATH=operator:. $(VENV)/bin/python
 CODE := operator hack tests
+# A KUBECONFIG that is not our own names somebody else's cluster: it is used as it is, with the images it has.
+OWN := $(CACHE)/cluster/kubeconfig
+OURS := $(if $(filter-out $(OWN),$(KUBECONFIG)),,yes)
 
 .PHONY: help
 help: ## list the targets
@@ -61,12 +64,12 @@ test-contract: venv ## adapters, agent and stand-ins against the real clients an
 	$(PYTHON) -m pytest tests/contract -q -n 2 -m "not e2e"
 
 .PHONY: test-e2e
-test-e2e: venv ## on a real Kubernetes, with real machines as far as SSH can tell
+test-e2e: venv cluster image ## on a real Kubernetes, with real machines as far as SSH can tell
 	$(PYTHON) -m pytest tests/e2e -q -n 3 --dist loadgroup
 
 .PHONY: cluster
 cluster: ## a real Kubernetes on this machine (the first time about 15 minutes of compiling)
-	hack/cluster/up
+	@$(if $(OURS),hack/cluster/up >/dev/null,echo "Using the cluster of $(KUBECONFIG)")
 
 .PHONY: cluster-down
 cluster-down: ## remove it, with everything it made
@@ -74,12 +77,12 @@ cluster-down: ## remove it, with everything it made
 
 .PHONY: image
 image: ## build the images and load them into the cluster
-	hack/cluster/load-image "$$(hack/image/build)"
-	hack/cluster/load-image "$$(hack/image/build hack/fakes/Dockerfile localhost/gpu-standby-fakes:dev)"
+	@$(if $(OURS),hack/cluster/load-image "$$(hack/image/build)",true)
+	@$(if $(OURS),hack/cluster/load-image "$$(hack/image/build hack/fakes/Dockerfile localhost/gpu-standby-fakes:dev)",true)
 
 .PHONY: fakes
 fakes: cluster image ## the stand-in Vast.ai in the running cluster; prints the environment to use it with
-	@hack/fakes/deploy
+	@eval "$$(hack/cluster/env)" && hack/fakes/deploy
 
 .PHONY: demo
 demo: venv cluster image ## all set-up, then the whole story
