@@ -198,7 +198,7 @@ class World:
     def cut_off(self, address: str, *, except_for: str) -> Iterator[None]:
         """Every packet of one pod is dropped on its node, but for those to and from one address."""
         rules = (
-            f"table inet cut {{ chain all {{ type filter hook prerouting priority -300; policy accept; "
+            f"table inet cut {{ chain way {{ type filter hook prerouting priority -300; policy accept; "
             f"ip saddr {address} ip daddr != {{ {except_for}, 10.125.0.1 }} drop; "
             f"ip daddr {address} ip saddr != {except_for} drop; }}; }}"
         )

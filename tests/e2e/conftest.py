@@ -1,6 +1,7 @@
 """Each worker has a world of its own: a stand-in Vast.ai, an operator, a namespace. Needs `make cluster image`."""
 
 import os
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -16,9 +17,8 @@ def world() -> World:
 @pytest.fixture
 def name(world: World, request: pytest.FixtureRequest) -> Iterator[str]:
     """A pair's name of this test's own; what the test left is removed, and nothing may stay rented."""
-    name = request.node.name.removeprefix("test_").replace("_", "-").partition("[")[0][:24].strip("-")
-    variant = request.node.name.partition("[")[2].rstrip("]")[:10].strip("-")
-    name = f"{name}-{variant}" if variant else name
+    words = re.sub("[^a-z0-9]+", "-", request.node.name.removeprefix("test_"))
+    name = words[:38].strip("-")
     yield name
     world.vast.no_faults()
     world.remove(name)

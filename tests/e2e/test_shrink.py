@@ -7,11 +7,12 @@ from hack.bench.world import World
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ("find /workspace -mindepth 1 -delete", "SourceEmpty"),
-        ("rm -rf /workspace/*", "SourceEmpty"),
-        (
+        pytest.param("find /workspace -mindepth 1 -delete", "SourceEmpty", id="all"),
+        pytest.param("rm -rf /workspace/*", "SourceEmpty", id="all-but-dotfiles"),
+        pytest.param(
             "rm /workspace/bulk/*[02468]; rm /workspace/serve.sh /workspace/serve-cpu.sh /workspace/save.sh",
             "SourceShrunk",
+            id="half",
         ),
     ],
 )

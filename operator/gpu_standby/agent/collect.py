@@ -9,7 +9,7 @@ from typing import Any
 from gpu_standby.agent import manifest, remote, transfers
 from gpu_standby.agent.pull import unescape
 from gpu_standby.agent.restore import remote_hashes
-from gpu_standby.agent.state import STANDBY, Disk, Failure, Refusal, sync_folder
+from gpu_standby.agent.state import Disk, Failure, Refusal, sync_folder
 
 COLLECT_SECONDS = 24 * 3600.0
 
@@ -19,10 +19,10 @@ def collect(
 ) -> dict[str, Any]:
     if "/" in name or name.startswith("."):
         raise Refusal("BadRequest", "the name of a collection is a plain file name")
-    with transfers.exclusive(disk, wait_seconds=5.0):
-        state = disk.require(pair_uid)
-        if state.active != STANDBY:
-            raise Refusal("GpuActive", "the GPU is the active side: nothing of it is set aside")
+    # Whatever side is active: a superseded machine is collected after the failback. It writes only into aside/, so
+    # it has a lock of its own, and a long collection holds up no sync.
+    with transfers.exclusive(disk, name="lock.collect", wait_seconds=5.0):
+        disk.require(pair_uid)
         goal = disk.aside / name
         if goal.exists():
             return {**_count(goal), "deleted": 0}

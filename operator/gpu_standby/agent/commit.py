@@ -86,4 +86,6 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        # What was in a folder that a file has taken the place of is gone with it.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()

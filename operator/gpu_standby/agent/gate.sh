@@ -9,17 +9,30 @@ tell() { printf '%s\n' "$*" >"$GATE_DIR/.state.$$" && mv -f "$GATE_DIR/.state.$$
 
 running() { [ -n "$child" ] && kill -0 "$child" 2>/dev/null; }
 
+# The whole session of the workload, or, where there is no setsid, the workload alone.
+signal_child() { kill "-$1" -- "-$child" 2>/dev/null || kill "-$1" "$child" 2>/dev/null; }
+
 end_child() {
   [ -n "$child" ] || return 0
-  kill -TERM "-$child" 2>/dev/null || kill -TERM "$child" 2>/dev/null
+  signal_child TERM
   waited=0
-  while kill -0 "-$child" 2>/dev/null && [ "$waited" -lt $((STOP_SECONDS * 10)) ]; do
+  while left && [ "$waited" -lt $((STOP_SECONDS * 10)) ]; do
     sleep 0.1
     waited=$((waited + 1))
   done
-  kill -KILL "-$child" 2>/dev/null
+  signal_child KILL
   wait "$child" 2>/dev/null
   child=
+}
+
+# Is anything of the workload alive? Its own process may have ended and not be waited for yet.
+left() {
+  for status in /proc/[0-9]*/stat; do
+    fields=$(sed 's/.*) //' "$status" 2>/dev/null) || continue
+    set -- $fields
+    [ "${3:-}" = "$child" ] && [ "${1:-Z}" != Z ] && return 0
+  done
+  return 1
 }
 
 leave() {
@@ -29,8 +42,8 @@ leave() {
 }
 trap leave TERM INT
 
-# A process group of its own for the child, so that all of it can be ended.
-set -m 2>/dev/null
+# A session of its own for the child, so that all of it can be ended.
+if command -v setsid >/dev/null 2>&1; then own=setsid; else own=; fi
 
 while [ ! -d "$GATE_DIR" ]; do sleep 0.2; done
 tell stopped
@@ -45,7 +58,7 @@ while :; do
         [ "$backoff" -ge 16 ] || backoff=$((backoff * 2))
         [ -e "$GATE_DIR/run" ] || continue
       fi
-      "$@" </dev/null &
+      $own "$@" </dev/null &
       child=$!
       tell "running $(cat "$GATE_DIR/run" 2>/dev/null) $child"
     fi

@@ -3,8 +3,10 @@
 import os
 import re
 import shlex
+import stat
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from gpu_standby.agent import commit, manifest, remote, transfers
@@ -12,6 +14,8 @@ from gpu_standby.agent.state import GPU, Disk, Failure, Refusal
 
 SHRUNK_FLOOR = 3
 """Fewer files than that may go without a question, however small the tree."""
+_FAKE_SUPER_ATTRIBUTE = "user.rsync.%stat"
+"""rsync: "MODE DEV UID:GID", the mode in octal with its type."""
 _ESCAPE = re.compile(rb"\\#([0-7]{3})")
 
 
@@ -83,12 +87,38 @@ def _fetch(disk: Disk, gpu: remote.Gpu, epoch: int, exclude: Sequence[str]) -> t
     if code not in (0, remote.VANISHED_CODE):
         raise Failure(f"rsync exit {code}: {remote.text_of(err)}", **{"class": remote.classify(code)})
     names = {unescape(line[12:].split(b" ", 1)[1]).rstrip("/") for line in out.splitlines()}
+    _make_links_real(disk)
     brought = [path for base, _, found in os.walk(disk.incoming) for path in (os.path.join(base, n) for n in found)]
     folders = sum(
         line[1:2] == b"d" and not (disk.tree / unescape(line[12:].split(b" ", 1)[1])).is_dir()
         for line in out.splitlines()
     )
     return names - {"", "."}, len(brought) + folders, sum(os.lstat(path).st_size for path in brought)
+
+
+def _make_links_real(disk: Disk) -> None:
+    """With --fake-super rsync keeps a link as a file that holds its target, which no workload could follow.
+
+    It takes the real link in the copy for a changed one each time, so one that is the same is dropped here.
+    """
+    for base, _, names in os.walk(disk.incoming):
+        for name in names:
+            path = os.path.join(base, name)
+            if os.path.islink(path) or not _is_fake_link(path):
+                continue
+            target = Path(path).read_bytes()
+            there = disk.tree / os.path.relpath(path, disk.incoming)
+            os.unlink(path)
+            if not (there.is_symlink() and os.fsencode(os.readlink(there)) == target):
+                os.symlink(target, os.fsencode(path))
+
+
+def _is_fake_link(path: str) -> bool:
+    try:
+        mode = os.getxattr(path, _FAKE_SUPER_ATTRIBUTE).split()[0]
+    except OSError:
+        return False
+    return stat.S_ISLNK(int(mode, 8))
 
 
 def _check_source(

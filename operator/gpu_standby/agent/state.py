@@ -53,7 +53,6 @@ class Disk:
         self.transfer_key = root / "keys" / "transfer"
         self.run = root / "run"
         self.gate = root / "gate"
-        self.lock = root / "lock"
 
     def prepare(self) -> None:
         for folder in (self.tree, self.aside, self.keys, self.run, self.gate):

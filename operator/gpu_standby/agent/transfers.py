@@ -102,9 +102,9 @@ def end_below(disk: Disk, epoch: int) -> int:
 
 
 @contextlib.contextmanager
-def exclusive(disk: Disk, *, wait_seconds: float = 0.0) -> Iterator[None]:
-    """One pull, restore, collection or promotion at a time."""
-    descriptor = os.open(disk.lock, os.O_RDWR | os.O_CREAT, 0o600)
+def exclusive(disk: Disk, *, name: str = "lock", wait_seconds: float = 0.0) -> Iterator[None]:
+    """One pull, restore or promotion at a time; a collection has its own."""
+    descriptor = os.open(disk.root / name, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + wait_seconds
         while True:
