@@ -48,7 +48,7 @@ class Gpu:
 
 
 def ssh_command(disk: Disk, gpu: Gpu, *, connect_seconds: int = 5, shared: bool = True) -> list[str]:
-    """The ssh command line. `shared`: one connection is kept open and used again, so an idle cycle costs no handshake."""
+    """The ssh command line. `shared`: one connection is kept open and used again: an idle cycle costs no handshake."""
     identity = hashlib.sha256(f"{gpu.host} {gpu.port} {gpu.user} {gpu.host_key}".encode()).hexdigest()[:16]
     known = disk.run / f"known-{identity}"
     if not known.exists():

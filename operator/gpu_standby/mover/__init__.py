@@ -1,4 +1,4 @@
-"""The conductor inside the sync Job: asks the standby's agent for cycles and restores, and reports. It holds no data."""
+"""The conductor inside the sync Job: asks the standby's agent for cycles and restores, reports, holds no data."""
 
 from gpu_standby.mover.conductor import main
 

@@ -200,14 +200,14 @@ _RESTORED = ("files", "bytes", "verifiedFiles", "verifiedBytes", "manifest", "tr
 
 
 async def _run() -> None:
-    settings = Settings.from_environment()
+    settings, key = Settings.from_environment(), await asyncio.to_thread(KEY_FILE.read_text)
     connection = client.Configuration()
     try:
         config.load_incluster_config(client_configuration=connection)
     except config.ConfigException:
         await config.load_kube_config(client_configuration=connection)
     async with client.ApiClient(configuration=connection) as api:
-        conductor = Conductor(settings, KEY_FILE.read_text(), client.CoreV1Api(api))
+        conductor = Conductor(settings, key, client.CoreV1Api(api))
         work = asyncio.ensure_future(conductor.run())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, work.cancel)

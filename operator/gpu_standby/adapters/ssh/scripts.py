@@ -63,13 +63,15 @@ running && exit 0
   case $line in [A-Za-z_]*=*) export "$line" ;; esac
 done </etc/environment
 cd "$workspace" || exit 1
-[ "$(wc -c <"$folder/workload.log" 2>/dev/null || echo 0)" -lt 10000000 ] || mv "$folder/workload.log" "$folder/workload.log.1"
+log=$folder/workload.log
+[ "$(wc -c <"$log" 2>/dev/null || echo 0)" -lt 10000000 ] || mv "$log" "$log.1"
 export GPU_STANDBY_FOLDER=$folder GPU_STANDBY_COMMAND=$command
 if command -v setsid >/dev/null 2>&1; then new=setsid; else new=; set -m; fi
 rm -f "$folder/workload.pid"
 $new sh -c '
   since=$(sed "s/.*) //" "/proc/$$/stat" | cut -d" " -f20)
-  printf "%s %s\n" "$$" "$since" >"$GPU_STANDBY_FOLDER/.pid" && mv "$GPU_STANDBY_FOLDER/.pid" "$GPU_STANDBY_FOLDER/workload.pid"
+  pid=$GPU_STANDBY_FOLDER/.pid
+  printf "%s %s\n" "$$" "$since" >"$pid" && mv "$pid" "$GPU_STANDBY_FOLDER/workload.pid"
   exec sh -c "$GPU_STANDBY_COMMAND"
 ' >>"$folder/workload.log" 2>&1 </dev/null &
 tries=0

@@ -174,7 +174,8 @@ class HostAgent:
         """The command that serves."""
         folder = shlex.quote(self._path)
         file = f"{folder}/agent-{self._version}.pyz"
-        script = f"umask 077; mkdir -p {folder} && {{ [ -s {file} ] || {{ cat >{file}.partial && mv {file}.partial {file}; }}; }}"
+        put = f"cat >{file}.partial && mv {file}.partial {file}"
+        script = f"umask 077; mkdir -p {folder} && {{ [ -s {file} ] || {{ {put}; }}; }}"
         done = await connection.run(f"sh -c {shlex.quote(script)}", input=self._archive, encoding=None)
         if done.exit_status != 0:
             raise CannotTell(f"the agent could not be put under {self._path}: {done.stderr!r:.200}")

@@ -40,7 +40,7 @@ def endpoint_slice(
     trigger_time: str,
     resource_version: str | None,
 ) -> Document:
-    """Address and ports change together, in one write. Not ready: no endpoint at all, so clients are refused at once."""
+    """Address and ports change together, in one write. Not ready: no endpoint at all: clients are refused at once."""
     service_name = pair.spec.service.name
     meta = metadata(
         pair,
