@@ -3,6 +3,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,16 +17,30 @@ CHART_HEAD = "{{- if .Values.crds.install }}\n"
 CHART_TAIL = "{{- end }}\n"
 
 
+class _Plain(yaml.SafeDumper):
+    """Without anchors: what occurs twice is written twice."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _yaml(document: dict[str, Any]) -> str:
+    text = yaml.dump(document, Dumper=_Plain, sort_keys=False, width=110)
+    if "{{" in text:
+        raise ValueError("helm would take {{ for its own")
+    return text
+
+
 def wanted() -> dict[Path, str]:
     files: dict[Path, str] = {}
     for name, definition in definitions().items():
-        files[TOP / "crds" / name] = HEADER + yaml.safe_dump(definition, sort_keys=False, width=110)
+        files[TOP / "crds" / name] = HEADER + _yaml(definition)
         # Uninstalling the chart must not take the users' pairs with it.
         kept = {
             **definition,
             "metadata": {**definition["metadata"], "annotations": {"helm.sh/resource-policy": "keep"}},
         }
-        text = HEADER + CHART_HEAD + yaml.safe_dump(kept, sort_keys=False, width=110) + CHART_TAIL
+        text = HEADER + CHART_HEAD + _yaml(kept) + CHART_TAIL
         files[TOP / "charts/gpu-standby/templates/crds" / name] = text
     return files
 

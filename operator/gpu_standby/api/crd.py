@@ -1,16 +1,19 @@
-"""The two CustomResourceDefinitions, generated from the typed models: structural schemas with defaults and CEL rules."""
+"""The two CustomResourceDefinitions, made from the typed models: structural schemas with defaults and CEL rules."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from gpu_standby.api import names
+from gpu_standby.api import descriptions, names
+from gpu_standby.api.model import MESSAGE, Model, rules
 from gpu_standby.api.pair import PairSpec, PairStatus
 from gpu_standby.api.replacement import ReplacementSpec, ReplacementStatus
 
 Schema = dict[str, Any]
-_KEPT = (
+REPLACEMENT_NAME_MAX = 63
+INT32_MAX = 2**31 - 1
+_KEPT = {
     "type",
     "format",
     "enum",
@@ -23,7 +26,12 @@ _KEPT = (
     "maxItems",
     "maxProperties",
     "required",
-)
+    "x-kubernetes-validations",
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
+}
+_READ = {"$defs", "title", "description", "default", "const", "properties", "items", "additionalProperties", MESSAGE}
+"""Taken up in another form, or left out: titles repeat the fields' names."""
 
 
 def definitions() -> dict[str, Schema]:
@@ -37,13 +45,7 @@ def definitions() -> dict[str, Schema]:
             spec=PairSpec,
             status=PairStatus,
             columns=_PAIR_COLUMNS,
-            rules=[
-                (
-                    f"self.metadata.name.size() <= {names.PAIR_NAME_MAX}",
-                    f"metadata.name must have at most {names.PAIR_NAME_MAX} characters: names of what we make are "
-                    "derived from it; choose a shorter one",
-                )
-            ],
+            validations=_NAME_RULES,
         ),
         f"{names.GROUP}_{names.REPLACEMENT_PLURAL}.yaml": _definition(
             kind=names.REPLACEMENT_KIND,
@@ -53,9 +55,26 @@ def definitions() -> dict[str, Schema]:
             spec=ReplacementSpec,
             status=ReplacementStatus,
             columns=_REPLACEMENT_COLUMNS,
-            rules=[],
+            validations=[_name_rule(REPLACEMENT_NAME_MAX)],
         ),
     }
+
+
+def _name_rule(most: int) -> tuple[str, str]:
+    return (
+        f"self.metadata.name.size() <= {most}",
+        f"metadata.name must have at most {most} characters: names of what we make are derived from it; "
+        "choose a shorter one",
+    )
+
+
+_NAME_RULES = [
+    _name_rule(names.PAIR_NAME_MAX),
+    (
+        "!self.metadata.name.contains('.')",
+        "metadata.name must have no dot: pods are named after it; use dashes",
+    ),
+]
 
 
 def _column(name: str, path: str, kind: str = "string", *, wide: bool = False) -> Schema:
@@ -101,7 +120,7 @@ def _definition(
     spec: type[BaseModel],
     status: type[BaseModel],
     columns: list[Schema],
-    rules: list[tuple[str, str]],
+    validations: Sequence[tuple[str, str]],
 ) -> Schema:
     schema: Schema = {
         "type": "object",
@@ -115,8 +134,7 @@ def _definition(
             "status": structural(status),
         },
     }
-    if rules:
-        schema["x-kubernetes-validations"] = [{"rule": rule, "message": message} for rule, message in rules]
+    schema |= rules(*validations)
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -149,44 +167,62 @@ def _definition(
 def structural(model: type[BaseModel]) -> Schema:
     """A model's schema as the API server wants it: nothing by reference, no null, bounds and rules in place."""
     raw = model.model_json_schema(by_alias=True, mode="validation")
-    return _convert(raw, raw.get("$defs", {}))
+    return _Converter(raw.get("$defs", {}), descriptions.of_fields(Model)).convert(raw)
 
 
-def _convert(node: Mapping[str, Any], defined: Mapping[str, Any]) -> Schema:
-    if "$ref" in node:
-        target = defined[node["$ref"].rpartition("/")[2]]
-        beside = {key: value for key, value in node.items() if key != "$ref"}
-        return _convert({**target, **beside}, defined)
-    if "anyOf" in node:
-        others = [option for option in node["anyOf"] if option.get("type") != "null"]
-        if len(others) != 1:
-            raise ValueError(f"a union has no structural schema: {node}")
-        beside = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
-        return _convert({**others[0], **beside}, defined)
-    schema: Schema = {key: node[key] for key in _KEPT if key in node}
-    if "const" in node:
-        schema |= {"type": "string", "enum": [node["const"]]}
-    if schema.get("format") == "date-time":
-        schema["type"] = "string"
-    if "description" in node:
-        schema["description"] = " ".join(node["description"].split())
-    if node.get("default") is not None:
-        schema["default"] = node["default"]
-    schema |= {key: value for key, value in node.items() if key.startswith("x-kubernetes-")}
-    if node.get("type") == "object":
-        _convert_object(node, schema, defined)
-    if node.get("type") == "array":
-        schema["items"] = _convert(node["items"], defined)
-    return schema
+class _Converter:
+    def __init__(self, defined: Mapping[str, Any], told: Mapping[str, Mapping[str, str]]) -> None:
+        self._defined = defined
+        self._told = told
+        """What is said about each field, by class."""
 
+    def convert(self, node: Mapping[str, Any]) -> Schema:
+        if "$ref" in node:
+            beside = {key: value for key, value in node.items() if key != "$ref"}
+            return self.convert({**self._defined[node["$ref"].rpartition("/")[2]], **beside})
+        if "anyOf" in node:
+            # Optional: absent, never null.
+            others = [option for option in node["anyOf"] if option.get("type") != "null"]
+            if len(others) != 1:
+                raise ValueError(f"a union has no structural schema: {node}")
+            beside = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
+            return self.convert({**others[0], **beside})
+        unknown = set(node) - _KEPT - _READ
+        if unknown:
+            raise ValueError(f"{sorted(unknown)} has no place in a structural schema: {node}")
+        return self._plain(node)
 
-def _convert_object(node: Mapping[str, Any], schema: Schema, defined: Mapping[str, Any]) -> None:
-    if "properties" in node:
-        schema["properties"] = {name: _convert(part, defined) for name, part in node["properties"].items()}
-        # Whole, not {}: the API server holds an object's default against the rules before the inner defaults.
-        if schema.get("default") is not None:
-            schema["default"] = {key: value for key, value in schema["default"].items() if value is not None}
-    elif isinstance(node.get("additionalProperties"), dict) and node["additionalProperties"]:
-        schema["additionalProperties"] = _convert(node["additionalProperties"], defined)
-    else:
-        schema["x-kubernetes-preserve-unknown-fields"] = True
+    def _plain(self, node: Mapping[str, Any]) -> Schema:
+        schema: Schema = {key: node[key] for key in node if key in _KEPT}
+        if "const" in node:
+            schema |= {"type": "string", "enum": [node["const"]]}
+        if node.get("type") == "integer":
+            schema["format"] = "int32" if node.get("maximum", INT32_MAX + 1) <= INT32_MAX else "int64"
+        if "description" in node:
+            schema["description"] = " ".join(node["description"].split())
+        if node.get("default") is not None:
+            schema["default"] = node["default"]
+        if MESSAGE in node:
+            pattern = schema.pop("pattern")
+            schema |= rules((f"self.matches(r'{pattern}')", node[MESSAGE]))
+        match node.get("type"):
+            case "object":
+                self._object(node, schema)
+            case "array":
+                schema["items"] = self.convert(node["items"])
+        return schema
+
+    def _object(self, node: Mapping[str, Any], schema: Schema) -> None:
+        if "properties" in node:
+            told = self._told.get(node.get("title", ""), {})
+            schema["properties"] = {
+                name: self.convert({**part, **({"description": told[name]} if name in told else {})})
+                for name, part in node["properties"].items()
+            }
+            # Whole, not {}: the API server holds an object's default against the rules before the inner defaults.
+            if schema.get("default") is not None:
+                schema["default"] = {key: value for key, value in schema["default"].items() if value is not None}
+        elif isinstance(node.get("additionalProperties"), dict) and node["additionalProperties"]:
+            schema["additionalProperties"] = self.convert(node["additionalProperties"])
+        else:
+            schema["x-kubernetes-preserve-unknown-fields"] = True

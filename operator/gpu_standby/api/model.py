@@ -6,10 +6,18 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
+MESSAGE = "x-message"
+"""Beside a pattern: the CRD gets a rule with this message in the pattern's place."""
+
 
 def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
     """CEL rules as (rule, message); the message says what must be true and so how to mend it."""
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
+
+
+def matching(pattern: str, message: str, max_length: int) -> Any:
+    """A string of one form. The API server answers another one with `message`, which a pattern alone would not tell."""
+    return Field(pattern=pattern, max_length=max_length, json_schema_extra={MESSAGE: message})
 
 
 class Model(BaseModel):
