@@ -10,7 +10,7 @@ tell() { printf '%s\n' "$*" >"$GATE_DIR/.state.$$" && mv -f "$GATE_DIR/.state.$$
 running() { [ -n "$child" ] && kill -0 "$child" 2>/dev/null; }
 
 # The whole session of the workload, or, where there is no setsid, the workload alone.
-signal_child() { kill "-$1" -- "-$child" 2>/dev/null || kill "-$1" "$child" 2>/dev/null; }
+signal_child() { kill "-$1" "-$child" 2>/dev/null || kill "-$1" "$child" 2>/dev/null; }
 
 end_child() {
   [ -n "$child" ] || return 0
