@@ -10,8 +10,20 @@ import yaml
 
 TOP = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*TOP.glob("*.md"), *(TOP / "docs").rglob("*.md"), TOP / "hack/fakes/README.md"])
-TARGETS = {"help", "lint", "test", "test-unit", "test-contract", "test-e2e", "cluster", "cluster-down", "fakes", "demo", "demo-down", "bench-failover"}
-)
+TARGETS = {
+    "help",
+    "lint",
+    "test",
+    "test-unit",
+    "test-contract",
+    "test-e2e",
+    "cluster",
+    "cluster-down",
+    "fakes",
+    "demo",
+    "demo-down",
+    "bench-failover",
+}
 
 
 def _schema() -> dict[str, Any]:
@@ -76,4 +88,4 @@ def test_every_annotation_in_the_documents_is_one_that_is_read() -> None:
 def test_make_help_lists_every_target_that_is_promised() -> None:
     told = subprocess.run(["make", "help"], cwd=TOP, capture_output=True, text=True, check=True).stdout
     listed = {line.split()[0] for line in told.splitlines()}
-    assert TARGETS <= listed
+    assert listed >= TARGETS
