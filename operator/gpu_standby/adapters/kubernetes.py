@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 10.0
 PAGE = 500
+CONNECTIONS = 50
+EVENT_TEXT = 1024
+ERROR_TEXT = 1000
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 
@@ -58,9 +61,19 @@ RESOURCES: dict[Kind, Resource] = {
 class KubernetesCluster:
     """Implements `ports.Cluster`. Made inside the running event loop; `close` it there."""
 
-    def __init__(self, api: client.ApiClient, instance: str = FIELD_MANAGER) -> None:
-        self._api = api
+    def __init__(
+        self,
+        settings: client.Configuration,
+        instance: str = FIELD_MANAGER,
+        *,
+        request_seconds: float = REQUEST_SECONDS,
+    ) -> None:
+        settings.connection_pool_maxsize = CONNECTIONS
+        # The API server is near; a proxy named in the environment is for what is far.
+        settings.client_session_kwargs = {"trust_env": False}
+        self._api = client.ApiClient(configuration=settings)
         self._instance = instance
+        self._request_seconds = request_seconds
 
     @classmethod
     async def connect(cls, instance: str = FIELD_MANAGER) -> "KubernetesCluster":
@@ -70,8 +83,7 @@ class KubernetesCluster:
             config.load_incluster_config(client_configuration=settings)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=settings)
-        settings.connection_pool_maxsize = 50
-        return cls(client.ApiClient(configuration=settings), instance)
+        return cls(settings, instance)
 
     async def close(self) -> None:
         await self._api.close()
@@ -93,8 +105,10 @@ class KubernetesCluster:
         resource, found = RESOURCES[kind], list[Document]()
         while True:
             page = _expect(*await self._request("GET", resource.path(namespace), query=query))
-            found += [{"apiVersion": resource.api_version, "kind": kind.value, **item} for item in page["items"]]
-            token = page["metadata"].get("continue")
+            if "items" not in page:
+                raise CannotTell("the Kubernetes API answered a list without items")
+            found += [{"apiVersion": resource.api_version, "kind": kind.value, **item} for item in page["items"] or ()]
+            token = (page.get("metadata") or {}).get("continue")
             if not token:
                 return found
             query["continue"] = token
@@ -123,8 +137,14 @@ class KubernetesCluster:
         if grace_seconds is not None:
             body["gracePeriodSeconds"] = grace_seconds
         status, answer = await self._request("DELETE", RESOURCES[kind].path(namespace, name), body=body)
-        if status != 404:
-            _expect(status, answer)
+        if status == 404 and _is_absence(answer):
+            return
+        if status == 409 and uid is not None:
+            # Another object of that name stands there: the one that was meant is gone.
+            there = await self.get(kind, namespace, name)
+            if there is None or there["metadata"].get("uid") != uid:
+                return
+        _expect(status, answer)
 
     async def event(self, involved: Document, kind: EventType, reason: str, message: str) -> None:
         """One event per object, reason and message; said again, its count grows."""
@@ -152,7 +172,7 @@ class KubernetesCluster:
                 },
                 "type": kind.value,
                 "reason": reason,
-                "message": message[:1024],
+                "message": message[:EVENT_TEXT],
                 "firstTimestamp": now,
                 "lastTimestamp": now,
                 "count": 1,
@@ -185,36 +205,39 @@ class KubernetesCluster:
         content: str = "application/json",
     ) -> tuple[int, Document]:
         """(status, answer). CannotTell when there was none, or one that is nobody's but a broken server's."""
-        prepared = await self._api.param_serialize(
-            method,
-            path,
-            query_params=list((query or {}).items()),
-            header_params={"Accept": "application/json", "Content-Type": content},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                response = await self._api.call_api(*prepared, None, REQUEST_SECONDS)
+            async with asyncio.timeout(self._request_seconds):
+                # Reads the ServiceAccount's token anew when it is a minute old, so it may fail as files do.
+                prepared = await self._api.param_serialize(
+                    method,
+                    path,
+                    query_params=list((query or {}).items()),
+                    header_params={"Accept": "application/json", "Content-Type": content},
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                response = await self._api.call_api(*prepared, None, self._request_seconds)
                 raw = await response.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, config.ConfigException) as error:
             raise CannotTell(f"the Kubernetes API did not answer: {type(error).__name__} {error}") from None
         try:
             answer = json.loads(raw)
         except ValueError:
             raise CannotTell(f"the Kubernetes API answered {response.status} without JSON") from None
+        if not isinstance(answer, dict):
+            raise CannotTell(f"the Kubernetes API answered {response.status} with JSON that is no object")
         return response.status, answer
 
 
 def _is_absence(answer: Document) -> bool:
     """A 404 about this object; one about the whole resource (no CRD) is not proof of anything."""
-    return bool(answer.get("details", {}).get("name"))
+    return bool((answer.get("details") or {}).get("name"))
 
 
 def _expect(status: int, answer: Document) -> Document:
     if status < 300:
         return answer
-    text = str(answer.get("message", ""))[:500]
+    text = str(answer.get("message", ""))[:ERROR_TEXT]
     if status == 409:
         raise Conflict(text)
     if status in (400, 422):
