@@ -6,6 +6,7 @@ It keeps nothing that the API does not have: killed at any instruction, a new on
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 
 from gpu_standby.api.pair import GpuStandbyPair, MoveStep, PairStatus, Side
 from gpu_standby.controllers.acting import Actor
@@ -51,6 +52,7 @@ class PairController:
         self._admitted: object = None
         self._authorized: tuple[object, float] | None = None
         self._dropped_below = 0
+        self._posting: set[asyncio.Task[None]] = set()
         self._written: tuple[PairStatus, float] | None = None
         self.last_tick = context.clock.now()
 
@@ -94,12 +96,29 @@ class PairController:
         if document is None or document["metadata"].get("deletionTimestamp") is not None:
             return PERIOD_SECONDS
         pair = GpuStandbyPair.model_validate(document)
-        problems = await self._prepare(pair)
+        problems = [] if self._in_hurry(pair) else await self._prepare(pair)
         observation = await self._observer.observe(pair, problems, self._failures(pair))
+        pair, document, progressed = await self._go_on(observation, document)
+        # What was observed is still true enough for the rest of a failover: were it not, a guarded write would say so.
+        while progressed and self._in_hurry(pair):
+            observation = replace(observation, pair=pair, acts_failed=self._failures(pair))
+            pair, document, progressed = await self._go_on(observation, document)
+        if progressed:
+            return 0.0
+        await self._keep_conductor(pair, observation)
+        return self._pause(pair)
+
+    def _in_hurry(self, pair: GpuStandbyPair) -> bool:
+        """Clients wait: nothing is looked up that the move does not need."""
+        move = pair.status.move
+        leaving = move is not None and move.to is Side.STANDBY and move.step in (MoveStep.PROMOTE, MoveStep.FLIP)
+        return leaving and self._members.standby is not None
+
+    async def _go_on(self, observation: PairObservation, document: Document) -> tuple[GpuStandbyPair, Document, bool]:
+        """Plan once, write, act; the last word is whether the status went on."""
         now = self._context.clock.now()
         decided = plan(observation, now)
-        pair, document = await self._write(pair, document, decided.status, observation)
-        status, progressed = decided.status, decided.status != observation.pair.status
+        pair, document = await self._write(observation.pair, document, decided.status, observation)
         for act in decided.acts:
             if self._retry_at.get(act, 0.0) > now:
                 continue
@@ -108,14 +127,11 @@ class PairController:
                 break
             changed = after(pair.status, act, self._context.clock.now(), result)
             if changed != pair.status:
+                before = pair.status
                 pair, document = await self._write(pair, document, changed, observation)
-                await self._tell(act, status, changed, document)
-                progressed = True
-                break
-        if progressed:
-            return 0.0
-        await self._keep_conductor(pair, observation)
-        return self._pause(pair)
+                self._tell(act, before, changed, document)
+                return pair, document, True
+        return pair, document, decided.status != observation.pair.status
 
     def _pause(self, pair: GpuStandbyPair) -> float:
         busy = pair.status.move is not None or pair.status.sync is None or pair.status.gpu is None
@@ -155,20 +171,26 @@ class PairController:
         written = await self._context.cluster.apply_status(status_objects.pair_status(document, told))
         self._written = (told, now)
         for announcement in turning_points(old, told):
-            await self._actor.announce(announcement, written)
+            self._announce(announcement, written)
         return pair.model_copy(update={"status": told}), written
 
-    async def _tell(self, act: acts.Act, before: PairStatus, after_it: PairStatus, document: Document) -> None:
+    def _tell(self, act: acts.Act, before: PairStatus, after_it: PairStatus, document: Document) -> None:
         """The story in events: one for each end of a move, one for what was set aside."""
         move = before.move
         if isinstance(act, acts.Flip) and move is not None and after_it.move is None:
             reason = "FailedOver" if move.to is Side.STANDBY else "FailedBack"
             text = f"{move.to} is the active side at epoch {after_it.epoch}"
-            await self._actor.announce(acts.Announce(reason, text), document)
+            self._announce(acts.Announce(reason, text), document)
         elif isinstance(act, acts.Collect) and after_it.set_aside:
             kept = after_it.set_aside[-1]
             text = f"{kept.files} files ({kept.bytes} bytes) that the GPU had beyond the last sync: aside/{kept.name}"
-            await self._actor.announce(acts.Announce("SetAside", text), document)
+            self._announce(acts.Announce("SetAside", text), document)
+
+    def _announce(self, announcement: acts.Announce, document: Document) -> None:
+        """Beside the work: no move waits for an event to be posted."""
+        posting = asyncio.create_task(self._actor.announce(announcement, document))
+        self._posting.add(posting)
+        posting.add_done_callback(self._posting.discard)
 
     # --- acting -------------------------------------------------------------------------------------------
 
@@ -180,6 +202,9 @@ class PairController:
         return self._failed
 
     async def _try(self, act: acts.Act, observation: PairObservation, document: Document) -> dict[str, object] | None:
+        if isinstance(act, acts.Announce):
+            self._announce(act, document)
+            return {}
         try:
             result = await self._actor.act(act, observation, document)
         except Conflict:

@@ -32,6 +32,8 @@ class Provisions:
         self._context = context
         self._namespace = namespace
         self._applied: dict[tuple[str, str], tuple[str, float]] = {}
+        self._keys: dict[str, tuple[dict[str, str], float]] = {}
+        """Read again now and then; they never change while the pair lives."""
 
     async def apply(self, document: Document) -> None:
         """Apply unless the very same was applied a moment ago."""
@@ -67,7 +69,10 @@ class Provisions:
 
     async def _key_secret(self, pair: GpuStandbyPair, name: str, wanted: dict[str, str]) -> dict[str, str]:
         """Created once and never overwritten: a key that was replaced would lock us out of what trusts it."""
-        cluster = self._context.cluster
+        cluster, now = self._context.cluster, self._context.clock.now()
+        known = self._keys.get(name)
+        if known is not None and now - known[1] < REAPPLY_SECONDS:
+            return known[0]
         secret = await cluster.get(Kind.SECRET, self._namespace, name)
         if secret is None:
             fresh: dict[str, str] = {}
@@ -79,7 +84,9 @@ class Provisions:
                 secret = await cluster.create(sync_objects.key_secret(pair, name, fresh))
             except Conflict:
                 secret = await cluster.get(Kind.SECRET, self._namespace, name)
-        return {key: b64decode(value).decode() for key, value in (secret or {}).get("data", {}).items()}
+        data = {key: b64decode(value).decode() for key, value in (secret or {}).get("data", {}).items()}
+        self._keys[name] = (data, now)
+        return data
 
     async def standby(self, pair: GpuStandbyPair) -> None:
         if pair.spec.standby.pod is None:
