@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpu_standby.agent import manifest, remote, transfers
-from gpu_standby.agent.pull import unescape
-from gpu_standby.agent.restore import remote_hashes
+from gpu_standby.agent.remote import unescape
+from gpu_standby.agent.restore import remote_hashes, remote_links
 from gpu_standby.agent.state import Disk, Failure, Refusal, sync_folder
 
 COLLECT_SECONDS = 24 * 3600.0
@@ -28,11 +28,13 @@ def collect(
             return {**_count(goal), "deleted": 0}
         known = manifest.read(disk.promoted)
         there = _list(disk, gpu, epoch, exclude)
-        hashes = remote_hashes(disk, gpu, epoch, there, COLLECT_SECONDS)
+        found = remote_hashes(disk, gpu, epoch, [path for path, kind in there.items() if kind == "f"], COLLECT_SECONDS)
+        if "L" in there.values():
+            found |= remote_links(disk, gpu, epoch)
         extra = [
             path
             for path in there
-            if path != manifest.MARKER and (path not in known or known[path].value != hashes.get(path))
+            if path != manifest.MARKER and (path not in known or known[path].value != found.get(path))
         ]
         partial = disk.aside / f".partial-{name}"
         shutil.rmtree(partial, ignore_errors=True)
@@ -42,12 +44,12 @@ def collect(
         os.sync()
         partial.rename(goal)
         sync_folder(disk.aside)
-        gone = [path for path, entry in known.items() if entry.kind == "f" and path not in set(there)]
+        gone = [path for path, entry in known.items() if entry.kind != "d" and path not in there]
         return {**_count(goal), "deleted": len(gone)}
 
 
-def _list(disk: Disk, gpu: remote.Gpu, epoch: int, exclude: Sequence[str]) -> list[str]:
-    """Every regular file of the workspace, by rsync, so that the exclusions mean the same as in a sync."""
+def _list(disk: Disk, gpu: remote.Gpu, epoch: int, exclude: Sequence[str]) -> dict[str, str]:
+    """Every file (f) and link (L) of the workspace, by rsync, so that the exclusions mean the same as in a sync."""
     nowhere = disk.run / "nowhere"
     options = ["--dry-run", "--itemize-changes", "--itemize-changes", "--out-format=%i %n"]
     command = [*remote.rsync_command(disk, gpu, options, exclude), f"{gpu.host}:{gpu.path}/", f"{nowhere}/"]
@@ -56,7 +58,7 @@ def _list(disk: Disk, gpu: remote.Gpu, epoch: int, exclude: Sequence[str]) -> li
         code = child.returncode
     if code not in (0, remote.VANISHED_CODE):
         raise Failure(f"rsync exit {code}: {remote.text_of(err)}", **{"class": remote.classify(code)})
-    return [unescape(line[12:]) for line in out.splitlines() if line[1:2] == b"f"]
+    return {unescape(line[12:]): line[1:2].decode() for line in out.splitlines() if line[1:2] in (b"f", b"L")}
 
 
 def _fetch(disk: Disk, gpu: remote.Gpu, epoch: int, paths: list[str], partial: os.PathLike[str]) -> None:

@@ -31,10 +31,11 @@ def settle(disk: Disk) -> bool:
     if promised is None:
         shutil.rmtree(disk.incoming, ignore_errors=True)
         return False
-    if disk.incoming.exists():
-        _take_in(disk.incoming, disk.tree)
+    # Removing changes a folder's time, which the taking in sets right.
     for path in promised["deletes"]:
         _remove(disk.tree / path)
+    if disk.incoming.exists():
+        _take_in(disk.incoming, disk.tree)
     entries = manifest.scan(disk.tree, disk.hashes)
     digest = manifest.write(disk.manifest, entries)
     counted = manifest.files(entries)
@@ -77,8 +78,12 @@ def _copy_folder_attributes(source: Path, target: Path) -> None:
     # The agent itself has to be able to work in every folder of the copy; the true mode lies in rsync's attribute.
     target.chmod(found.st_mode & 0o7777 | 0o700)
     with contextlib.suppress(OSError):
-        for name in os.listxattr(source):
+        wanted = os.listxattr(source)
+        for name in wanted:
             os.setxattr(target, name, os.getxattr(source, name))
+        for name in os.listxattr(target):
+            if name.startswith("user.") and name not in wanted:
+                os.removexattr(target, name)
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 

@@ -268,7 +268,7 @@ def _run(door: Door, words: list[str]) -> int:
         # What a mover's session was doing ends with it; threads that are still at work must not hold it open.
         sys.stdout.flush()
         if door.mover_epoch is not None:
-            transfers.end_children(door.disk)
+            transfers.end_children()
             os._exit(0)
         return 0
     operation, argument = words[0] if words else "", " ".join(words[1:]).strip()

@@ -90,6 +90,15 @@ def scan(tree: Path, cache_file: Path) -> list[Entry]:
     return entries
 
 
+def names(tree: Path) -> Iterator[str]:
+    """The path of every entry of the tree, a folder's before those in it."""
+    for base, folders, others in os.walk(tree):
+        inside = os.path.relpath(base, tree)
+        for name in (*folders, *others):
+            if not name.startswith(TEMPORARY_PREFIX):
+                yield name if inside == "." else f"{inside}/{name}"
+
+
 def _read_cache(path: Path) -> dict[str, list[Any]]:
     try:
         return dict(json.loads(path.read_text()))

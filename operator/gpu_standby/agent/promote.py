@@ -1,7 +1,6 @@
 """Making the standby the active side, and back: the two idempotent commands, and the workload's gate."""
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -22,17 +21,19 @@ def promote(disk: Disk, pair_uid: str, epoch: int, drop_movers: Callable[[], Non
         raise Refusal("LowerEpoch", f"the standby is at epoch {state.epoch}, active: {state.active}")
     if disk.sync() is None and state.active != STANDBY:
         raise Refusal("NeverSynced", "no sync has ever completed here")
+    if state.active != STANDBY:
+        # A promotion that is cut after its record is asked again, and must know that the tree is not whole yet.
+        write_whole(disk.promoting, f"{epoch}\n".encode())
     # First the record: from here on the door refuses every sync, whatever happens to us (I2).
     disk.write_state(State(pair_uid, epoch, STANDBY))
     drop_movers()
     ended = transfers.end_below(disk, epoch)
-    if state.active != STANDBY:
+    if disk.promoting.exists():
         with transfers.exclusive(disk, wait_seconds=5.0):
             commit.settle(disk)
             if disk.manifest.exists():
-                partial = disk.promoted.with_suffix(".partial")
-                shutil.copyfile(disk.manifest, partial)
-                partial.replace(disk.promoted)
+                write_whole(disk.promoted, disk.manifest.read_bytes())
+        disk.promoting.unlink(missing_ok=True)
     open_gate(disk, epoch)
     return {"epoch": epoch, "active": STANDBY, "sync": disk.sync(), "gate": gate_state(disk), "ended": ended}
 
@@ -92,13 +93,15 @@ def close_gate(disk: Disk, stop_seconds: float) -> None:
 
 def quiesce(disk: Disk, command: str, seconds: float) -> None:
     """The gate runs it, beside the workload."""
-    done = disk.gate / "quiesced"
+    done, end = disk.gate / "quiesced", disk.gate / "quiesce.end"
     done.unlink(missing_ok=True)
+    end.unlink(missing_ok=True)
     write_whole(disk.gate / "quiesce", command.encode())
     deadline = time.monotonic() + seconds
     while not done.exists():
         if time.monotonic() > deadline:
             (disk.gate / "quiesce").unlink(missing_ok=True)
+            end.touch()
             raise Failure("the quiesce command did not end in time")
         time.sleep(GATE_PERIOD_SECONDS)
     code = done.read_text().strip()

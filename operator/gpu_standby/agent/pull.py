@@ -1,7 +1,6 @@
 """One sync cycle: GPU → copy. The standby pulls; nothing on the GPU can write here."""
 
 import os
-import re
 import shlex
 import stat
 import time
@@ -10,18 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from gpu_standby.agent import commit, manifest, remote, transfers
+from gpu_standby.agent.remote import unescape
 from gpu_standby.agent.state import GPU, Disk, Failure, Refusal
 
 SHRUNK_FLOOR = 3
 """Fewer files than that may go without a question, however small the tree."""
 _FAKE_SUPER_ATTRIBUTE = "user.rsync.%stat"
 """rsync: "MODE DEV UID:GID", the mode in octal with its type."""
-_ESCAPE = re.compile(rb"\\#([0-7]{3})")
-
-
-def unescape(name: bytes) -> str:
-    """rsync writes control characters of a name as \\#ooo."""
-    return os.fsdecode(_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), name))
 
 
 def pull(
@@ -35,8 +29,10 @@ def pull(
             _mark_source(disk, gpu, pair_uid, epoch)
         started = time.time()
         names, changed, sent = _fetch(disk, gpu, epoch, exclude)
-        deletes = [path for path in known if path not in names]
-        _check_source(known, names, deletes, accept_shrink, first=first)
+        gone = [path for path in known if path not in names]
+        _check_source(known, names, gone, accept_shrink, first=first)
+        # Not what the manifest lacks: a workload that ran here for a while may have left files of its own.
+        deletes = [path for path in manifest.names(disk.tree) if path not in names]
         still = disk.require(pair_uid)
         if still.epoch != epoch or still.active != GPU:
             raise Refusal("LowerEpoch", f"the standby went on to epoch {still.epoch}")
@@ -48,7 +44,7 @@ def pull(
             "durationSeconds": completed - started,
             "source": gpu.provider_id,
         }
-        if changed or deletes or first or not disk.manifest.exists():
+        if changed or deletes or gone or first or not disk.manifest.exists():
             commit.journal(disk, sorted(deletes), record)
             commit.settle(disk)
             if accept_shrink is not None and manifest.MARKER not in names:
@@ -89,11 +85,15 @@ def _fetch(disk: Disk, gpu: remote.Gpu, epoch: int, exclude: Sequence[str]) -> t
     names = {unescape(line[12:].split(b" ", 1)[1]).rstrip("/") for line in out.splitlines()}
     _make_links_real(disk)
     brought = [path for base, _, found in os.walk(disk.incoming) for path in (os.path.join(base, n) for n in found)]
-    folders = sum(
-        line[1:2] == b"d" and not (disk.tree / unescape(line[12:].split(b" ", 1)[1])).is_dir()
-        for line in out.splitlines()
-    )
+    folders = sum(_is_changed_folder(disk, line) for line in out.splitlines())
     return names - {"", "."}, len(brought) + folders, sum(os.lstat(path).st_size for path in brought)
+
+
+def _is_changed_folder(disk: Disk, line: bytes) -> bool:
+    """A folder that is new here, or has another mode, owner or group (the letters p, o, g of the sixth to eighth)."""
+    if line[1:2] != b"d":
+        return False
+    return bool(set(line[5:8]) & set(b"pog")) or not (disk.tree / unescape(line[12:].split(b" ", 1)[1])).is_dir()
 
 
 def _make_links_real(disk: Disk) -> None:
@@ -122,11 +122,11 @@ def _is_fake_link(path: str) -> bool:
 
 
 def _check_source(
-    known: dict[str, manifest.Entry], names: set[str], deletes: list[str], accept: int | None, *, first: bool
+    known: dict[str, manifest.Entry], names: set[str], lost: list[str], accept: int | None, *, first: bool
 ) -> None:
     """The breakers: an emptied, exchanged or half-gone root is never mirrored without a human's word."""
     before = manifest.files(known.values())
-    gone = [path for path in deletes if known[path].kind != "d" and path != manifest.MARKER]
+    gone = [path for path in lost if known[path].kind != "d" and path != manifest.MARKER]
     if first or not before or (accept is not None and len(gone) <= accept):
         return
     left = len(before) - len(gone)

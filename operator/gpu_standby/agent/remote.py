@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ TARGET_CODES = (10, 12, 30, 35, 255)
 DISK_FULL_CODE = 11
 VANISHED_CODE = 24
 """Files that went away while being read: normal on a live tree."""
+_ESCAPE = re.compile(rb"\\#([0-7]{3})")
 CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com"
 
 
@@ -128,11 +130,30 @@ def rsync_command(disk: Disk, gpu: Gpu, options: Iterable[str], exclude: Sequenc
         "--timeout=30",
         "--8-bit-output",
         f"--rsh={shlex.join(ssh_command(disk, gpu))}",
-        "--include=/.gpu-standby-root",
-        "--exclude=.gpu-standby-tmp*",
-        *(f"--exclude={pattern}" for pattern in exclude),
+        *_filters(exclude),
         *options,
     ]
+
+
+def _filters(exclude: Sequence[str]) -> list[str]:
+    own = ["--include=/.gpu-standby-root", "--exclude=.gpu-standby-tmp*"]
+    return [*own, *(f"--exclude={pattern}" for pattern in exclude)]
+
+
+def kept_names(disk: Disk, epoch: int, exclude: Sequence[str]) -> set[str]:
+    """What of the copy is not excluded: rsync's own word for it, so that the patterns mean the same everywhere."""
+    listing = ["--archive", "--dry-run", "--8-bit-output", "--itemize-changes", "--itemize-changes", "--out-format=%n"]
+    command = ["rsync", *listing, *_filters(exclude), f"{disk.tree}/", f"{disk.run / 'nowhere'}/"]
+    with transfers.process(disk, "list", epoch, command) as child:
+        out, err = child.communicate()
+    if child.returncode not in (0, VANISHED_CODE):
+        raise Failure(f"rsync exit {child.returncode}: {text_of(err)}", **{"class": "Ours"})
+    return {unescape(line).rstrip("/") for line in out.splitlines()}
+
+
+def unescape(name: bytes) -> str:
+    """rsync writes control characters of a name as \\#ooo."""
+    return os.fsdecode(_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), name))
 
 
 def classify(code: int) -> str:

@@ -31,6 +31,9 @@ def restore(
         begun = time.time()
         _leave_marker(disk, pair_uid)
         entries = manifest.scan(disk.tree, disk.hashes)
+        if exclude:
+            kept = remote.kept_names(disk, epoch, exclude)
+            entries = [entry for entry in entries if entry.path in kept]
         total = manifest.total_bytes(entries)
         _send(disk, gpu, epoch, exclude, total, progress)
         sent = time.time()

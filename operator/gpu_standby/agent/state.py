@@ -5,6 +5,7 @@ Written by `init`, `promote` and `demote` alone, durably and whole: the door bel
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class Disk:
         self.commit = root / "commit.json"
         self.manifest = root / "manifest"
         self.promoted = root / "manifest.promoted"
+        self.promoting = root / "promoting"
         self.hashes = root / "hashes"
         self.aside = root / "aside"
         self.keys = root / "keys"
@@ -96,7 +98,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """The old content or the new one, never a part, also after a power cut."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(descriptor, data) if len(data) < 1 << 20 else _write_all(descriptor, data)

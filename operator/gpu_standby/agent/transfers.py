@@ -19,13 +19,18 @@ from gpu_standby.agent.state import Disk, Failure, Refusal
 END_SECONDS = 5.0
 
 
-def _start_time(pid: int) -> str | None:
-    """Field 22 of /proc/PID/stat: an id that was used again has another one. None: no such (living) process."""
+def _stat(pid: int) -> list[str]:
+    """/proc/PID/stat from the state on; empty: no such process."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in ("Z", "X") else fields[19]
+        return []
+
+
+def _start_time(pid: int) -> str | None:
+    """An id that was used again has another one. None: no such (living) process."""
+    fields = _stat(pid)
+    return None if not fields or fields[0] in ("Z", "X") else fields[19]
 
 
 def _record(disk: Disk, kind: str, pid: int, epoch: int, group: bool) -> Path:
@@ -86,13 +91,13 @@ def running(disk: Disk) -> list[dict[str, Any]]:
 def end_below(disk: Disk, epoch: int) -> int:
     """Kill every session and transfer of a lower epoch; returns their number once all are gone."""
     doomed = [r for r in running(disk) if r["epoch"] < epoch and r["pid"] != os.getpid()]
-    # Sessions first: a session whose rsync was killed must not go on to commit what it had.
+    # Sessions first: a session whose rsync was killed must not go on to commit what it had. What it has just started
+    # and not recorded yet ends with it.
     for record in sorted(doomed, key=lambda r: r["kind"] != "session"):
-        with contextlib.suppress(ProcessLookupError):
-            if record["group"]:
-                os.killpg(record["pid"], signal.SIGKILL)
-            else:
-                os.kill(record["pid"], signal.SIGKILL)
+        if record["group"]:
+            _kill_group(record["pid"])
+        else:
+            _kill_session(record["pid"])
     deadline = time.monotonic() + END_SECONDS
     while any(_start_time(r["pid"]) == r["start"] for r in doomed):
         if time.monotonic() > deadline:
@@ -120,16 +125,31 @@ def exclusive(disk: Disk, *, name: str = "lock", wait_seconds: float = 0.0) -> I
         os.close(descriptor)
 
 
-def end_children(disk: Disk) -> None:
+def end_children() -> None:
     """Kill the transfers that this session started: they end with it."""
-    for record in running(disk):
-        if record["group"] and _parent(record["pid"]) == os.getpid():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(record["pid"], signal.SIGKILL)
+    for child in _children(os.getpid()):
+        _kill_group(child)
 
 
-def _parent(pid: int) -> int | None:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+def _kill_group(pid: int) -> None:
+    """The group, or the process alone while it has not made its own yet."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid, signal.SIGKILL)
+
+
+def _kill_session(pid: int) -> None:
+    """Stopped first: a session that cannot run starts nothing more, so its children are all that there are."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        deadline = time.monotonic() + 1.0
+        while _stat(pid)[:1] not in ([], ["T"], ["Z"]) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        for child in _children(pid):
+            _kill_group(child)
+        os.kill(pid, signal.SIGKILL)
+
+
+def _children(parent: int) -> list[int]:
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return [pid for pid in pids if _stat(pid)[1:2] == [str(parent)]]
