@@ -56,12 +56,12 @@ test: test-unit test-contract test-e2e ## all set-up, then every test
 
 .PHONY: test-unit
 test-unit: venv ## the core, the API, the pure parts
-	$(PYTHON) -m pytest tests/unit -q -n 2
+	$(PYTHON) -m pytest tests/unit -q -n 2 --dist worksteal
 
 .PHONY: test-contract
 test-contract: venv ## adapters, agent and stand-ins against the real clients and servers (no cluster)
 	hack/cluster/prerequisites
-	$(PYTHON) -m pytest tests/contract -q -n 2 -m "not e2e"
+	$(PYTHON) -m pytest tests/contract -q -n 4 --dist worksteal -m "not e2e"
 
 .PHONY: test-e2e
 test-e2e: venv cluster image ## on a real Kubernetes, with real machines as far as SSH can tell
@@ -93,5 +93,4 @@ demo-down: cluster-down ## remove everything the demo made
 
 .PHONY: bench-failover
 bench-failover: venv cluster image ## measure failover and recovery: RUNS of each kind (20)
-	$(PYTHON) hack/bench/idle_cycle.py
-	$(PYTHON) hack/bench/failover.py
+	@over=0; for bench in idle_cycle quick_tests failover; do $(PYTHON) hack/bench/$$bench.py || over=1; done; exit $$over
