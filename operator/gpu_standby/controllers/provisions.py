@@ -17,6 +17,8 @@ from gpu_standby.errors import Conflict
 from gpu_standby.ports import Document, KeyPair, Kind
 
 REAPPLY_SECONDS = 60.0
+EPOCHS_SWEPT = 3
+"""A move raises the epoch by one, one that had to be undone by two."""
 
 
 class MissingSecret(Exception):
@@ -109,12 +111,12 @@ class Provisions:
         await self.apply(sync_objects.job(pair, epoch, self._context.image))
 
     async def drop_conductors_below(self, pair: GpuStandbyPair, epoch: int) -> None:
-        cluster = self._context.cluster
-        labels = names.pair_labels(pair.metadata.name)
-        for kind, own_name in ((Kind.JOB, names.sync_job), (Kind.SECRET, names.mover_secret)):
-            for document in await cluster.list(kind, self._namespace, labels):
-                meta: dict[str, Any] = document["metadata"]
-                told = meta.get("labels", {}).get(names.LABEL_EPOCH, "")
-                if told.isdecimal() and int(told) < epoch and meta["name"] == own_name(pair.metadata.name, int(told)):
-                    grace = 1 if kind is Kind.JOB else None
-                    await cluster.delete(kind, self._namespace, meta["name"], uid=meta["uid"], grace_seconds=grace)
+        cluster, name = self._context.cluster, pair.metadata.name
+        for document in await cluster.list(Kind.JOB, self._namespace, names.pair_labels(name)):
+            meta: dict[str, Any] = document["metadata"]
+            told = meta.get("labels", {}).get(names.LABEL_EPOCH, "")
+            if told.isdecimal() and int(told) < epoch:
+                await cluster.delete(Kind.JOB, self._namespace, meta["name"], uid=meta["uid"], grace_seconds=1)
+        # By name: to list Secrets is to read them all, and we have no business with the others.
+        for old in range(max(1, epoch - EPOCHS_SWEPT), epoch):
+            await cluster.delete(Kind.SECRET, self._namespace, names.mover_secret(name, old))

@@ -98,9 +98,3 @@ class App:
         for controlled in self.controllers.values():
             if (controlled.namespace, controlled.pair) == (namespace, pair):
                 controlled.controller.wake()
-
-    def wake_namespace(self, namespace: str) -> None:
-        """A Secret changed: one that somebody waits for may be there now."""
-        for controlled in self.controllers.values():
-            if controlled.namespace == namespace:
-                controlled.controller.wake()

@@ -74,10 +74,6 @@ def register(registry: kopf.OperatorRegistry, app: App) -> None:
         async def child_changed(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
             app.wake_all_of(namespace or "", labels[LABEL_PAIR])
 
-    @kopf.on.event("", "v1", "secrets", registry=registry)
-    async def secret_changed(namespace: str | None, **_: Any) -> None:
-        app.wake_namespace(namespace or "")
-
     @kopf.on.probe(registry=registry, errors=kopf.ErrorsMode.PERMANENT)
     async def alive(**_: Any) -> str:
         return check(app)
