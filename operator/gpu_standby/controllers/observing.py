@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from gpu_standby.api.pair import GpuStandbyPair, GpuStatus, Side
 from gpu_standby.api.replacement import GpuReplacement
 from gpu_standby.controllers.context import Context
 from gpu_standby.controllers.members import Members, machine_address
+from gpu_standby.controllers.watch import GpuWatch
 from gpu_standby.core.evidence import ProviderStatement, ProviderWord
 from gpu_standby.core.market import Instance, InstanceList, InstanceState
 from gpu_standby.core.objects import service as service_objects
@@ -82,15 +84,17 @@ class Asked:
     instances_time: float = 0.0
     absent: dict[int, int] = field(default_factory=dict)
     workload_running: bool | None = None
-    workload_time: float = 0.0
     service_answers: bool | None = None
-    service_time: float = 0.0
+    time: float = 0.0
+    """When the workload was asked last."""
     service_has_answered: bool = False
     machine: str = ""
 
 
 class Observer:
-    def __init__(self, context: Context, members: Members, namespace: str) -> None:
+    def __init__(self, context: Context, members: Members, namespace: str, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._asking: asyncio.Task[None] | None = None
         self._context = context
         self._members = members
         self._namespace = namespace
@@ -117,7 +121,7 @@ class Observer:
         if troubled and pair.spec.gpu.vast is not None and now - self._asked.instances_time > PROVIDER_PERIOD_SECONDS:
             # Read at the same time, never waited for: what it says is there at the next look.
             self._ask_provider(pair)
-        await self._ask_workload(pair, verdict)
+        self._ask_workload(pair, verdict)
         instance = self._instance(pair.status.gpu)
         if gpu is not None and instance is not None:
             gpu.provider = ProviderStatement(self._asked.instances_time, _word(instance), instance.status_text[:100])
@@ -162,33 +166,39 @@ class Observer:
 
     def forget_workload(self) -> None:
         """Ask at the next look: it was just started or stopped."""
-        self._asked.workload_time = 0.0
-        self._asked.service_time = 0.0
+        self._asked.time = 0.0
 
-    async def _ask_workload(self, pair: GpuStandbyPair, verdict: Verdict) -> None:
-        """Only of a machine that answers, and only while it is (to become) the active side."""
+    def _ask_workload(self, pair: GpuStandbyPair, verdict: Verdict) -> None:
+        """Only of a machine that answers, and only while it is (to become) the active side. Never waited for: a
+        machine that dies while it is being asked must not hold up the decision about it."""
         gpu, asked, now = self._members.gpu, self._asked, self._context.clock.now()
         move = pair.status.move
         wanted = pair.status.active is Side.GPU or (move is not None and move.to is Side.GPU)
         if gpu is None or not wanted or verdict.kind is not VerdictKind.ALIVE:
             asked.workload_running, asked.service_answers = None, None
             return
-        hurry = move is not None or not asked.service_has_answered or asked.workload_running is not True
+        hurry = not asked.service_has_answered or asked.workload_running is not True
         period = 0.3 if move is not None else (1.0 if hurry else WORKLOAD_PERIOD_SECONDS)
-        if pair.spec.gpu.start_command is not None and now - asked.workload_time > period:
+        if now - asked.time > period and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.create_task(self._look_at_workload(pair, gpu, asked))
+
+    async def _look_at_workload(self, pair: GpuStandbyPair, gpu: GpuWatch, asked: Asked) -> None:
+        before = (asked.workload_running, asked.service_answers)
+        if pair.spec.gpu.start_command is not None:
             try:
                 asked.workload_running = await gpu.machine.workload_running()
             except GpuStandbyError:
                 asked.workload_running = None
-            asked.workload_time = now
         probe = pair.spec.probe.service
-        if probe is not None and now - asked.service_time > period:
+        if probe is not None:
             address = gpu.machine.address
             asked.service_answers = await self._context.connections.service_answers(
                 address.host, address.outside_port(probe.port), probe.http_path, SERVICE_PROBE_TIMEOUT_SECONDS
             )
             asked.service_has_answered = asked.service_has_answered or asked.service_answers
-            asked.service_time = now
+        asked.time = self._context.clock.now()
+        if (asked.workload_running, asked.service_answers) != before:
+            self._changed()
 
     # --- the provider -----------------------------------------------------------------------------------
 

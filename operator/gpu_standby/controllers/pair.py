@@ -43,7 +43,7 @@ class PairController:
         self._wake = asyncio.Event()
         self._provisions = Provisions(context, namespace)
         self._members = Members(context, self._provisions, namespace, self.wake)
-        self._observer = Observer(context, self._members, namespace)
+        self._observer = Observer(context, self._members, namespace, self.wake)
         self._actor = Actor(context, self._members, self._observer, namespace)
         self._parting = Parting(context, self._provisions, namespace)
         self._retry_at: dict[acts.Act, float] = {}

@@ -30,7 +30,7 @@ PROMOTE_LIMIT_SECONDS = 10.0
 STEP_LIMITS_SECONDS: dict[MoveStep, float] = {
     MoveStep.QUIESCE: 60.0,
     MoveStep.STOP: 660.0,
-    MoveStep.DELTA: 3600.0,
+    MoveStep.DELTA: 900.0,
     MoveStep.VERIFY: 60.0,
     MoveStep.PROMOTE: PROMOTE_LIMIT_SECONDS,
     MoveStep.DEMOTE: 120.0,

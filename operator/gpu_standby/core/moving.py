@@ -8,6 +8,9 @@ from gpu_standby.core import acts, moves
 from gpu_standby.core.acts import Act
 from gpu_standby.core.observation import PairObservation
 
+TAKE_UP_SECONDS = 60.0
+"""While nobody serves, a conductor that is not there is waited for no longer."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -69,6 +72,8 @@ def _delta(observation: PairObservation, move: Move, now: float) -> Plan:
         return Plan(moves.advance(status, now))
     if report.restore_id == request and report.restore_state == "Failed":
         return Plan(moves.give_up(status, f"the final delta failed: {report.restore_error}", now))
+    if report.restore_id != request and now - move.step_time > TAKE_UP_SECONDS:
+        return Plan(moves.give_up(status, "the sync Job's pod does not take up the final delta", now))
     return Plan(status, (acts.RequestRestore(request),))
 
 

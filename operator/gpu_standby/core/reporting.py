@@ -138,6 +138,13 @@ def _service_healthy(observation: PairObservation) -> Reading:
     endpoint = observation.endpoint
     if endpoint is None or not endpoint.ready:
         return "False", "NoEndpoint", "no side is ready to answer"
+    failed = observation.acts_failed.get("StartWorkload")
+    if failed is not None:
+        return (
+            "False",
+            "StartFailed",
+            f"gpu.startCommand does not start on the GPU (tried again every few seconds): {failed}",
+        )
     if observation.pair.status.active is Side.GPU and observation.service_answers is False:
         return "False", "PortSilent", "the workload's port on the GPU does not answer"
     return "True", "Answers", f"the Service points at the {endpoint.side}"

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from gpu_standby.api.pair import GpuStandbyPair, Side
 from gpu_standby.api.replacement import Why
 from gpu_standby.core.objects import replacement, service, standby, sync

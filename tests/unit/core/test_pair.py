@@ -335,6 +335,23 @@ def test_an_unverified_delta_never_gets_the_traffic() -> None:
     assert acts.ResumeStandby in kinds(waiting)
 
 
+def test_a_delta_that_nobody_takes_up_does_not_keep_the_standby_stopped() -> None:
+    status = moves.begin(ON_STANDBY, Side.GPU, MoveReason.REPLACEMENT_READY, NOW, replacement="p-new")
+    status = moves.advance(moves.advance(status, NOW), NOW)
+    silent = replace(failback(status), report=SyncReport(epoch=5))
+    assert plan(silent, NOW + 59).status.move is not None
+    given_up = plan(silent, NOW + 61).status
+    assert given_up.move is None
+    assert given_up.given_up is not None
+
+
+def test_a_start_command_that_fails_is_said_where_a_person_looks() -> None:
+    failing = seen(ON_GPU, acts_failed={"StartWorkload": "exit 127: not found"})
+    told = next(c for c in describe(failing, ON_GPU, NOW).conditions if c.type == "ServiceHealthy")
+    assert (told.status, told.reason) == ("False", "StartFailed")
+    assert "exit 127" in told.message
+
+
 def test_a_gpu_that_does_not_answer_after_the_start_gives_way_under_a_further_epoch() -> None:
     status = moves.begin(ON_STANDBY, Side.GPU, MoveReason.REPLACEMENT_READY, NOW, replacement="p-new")
     while status.move is not None and status.move.step is not MoveStep.START:
