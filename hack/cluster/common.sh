@@ -19,5 +19,10 @@ service_range=10.125.0.0/16
 dns_ip=10.125.0.10
 node=gpu-standby
 
+# The cgroups of the kubelet's pods, the inner ones first. Only at the top: a kubelet in a container has its own below.
+pod_cgroups() {
+  find /sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods -depth -type d 2>/dev/null
+}
+
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }

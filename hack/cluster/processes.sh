@@ -1,10 +1,14 @@
 # Starting and ending the cluster's processes, each by its own id; sourced, never run.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154
 
 run=$state/run
 logs=$state/logs
 
-started_at() { awk '{print $22}' "/proc/$1/stat" 2>/dev/null; }
+# In the order of their start.
+parts=(etcd apiserver controller-manager scheduler containerd kubelet proxy dns volumes)
+
+# Nothing for one that has ended and only waits for its parent to notice.
+started_at() { awk '$3 != "Z" {print $22}' "/proc/$1/stat" 2>/dev/null; }
 
 # A recorded id counts only while the process that has it was started when it was recorded.
 alive() {
@@ -41,6 +45,14 @@ stop() {
     fi
     rm -f "$run/$name"
   done
+}
+
+# put FILE: its new content comes on standard input. A file that says it already is not touched: kube-proxy ends
+# itself when its configuration is written, and `up` may be called on a cluster at work.
+put() {
+  local content
+  content=$(cat)
+  [ "$content" = "$(cat "$1" 2>/dev/null)" ] || printf '%s\n' "$content" >"$1"
 }
 
 # await SECONDS WHAT COMMAND…: until the command succeeds.
