@@ -7,31 +7,40 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "gpu-standby.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
+{{- define "gpu-standby.installationConfigMap" -}}
+gpu-standby-installation
+{{- end }}
+{{- /* What the operator does in the namespaces it serves, verb by verb. Server-side apply needs create and patch. */ -}}
 {{- define "gpu-standby.rules" -}}
 - apiGroups: [gpustandby.dev]
-  resources: [gpustandbypairs, gpureplacements]
-  verbs: [get, list, watch, patch, create, delete]
+  resources: [gpustandbypairs]
+  verbs: [get, list, watch, patch]
 - apiGroups: [gpustandby.dev]
-  resources: [gpustandbypairs/status, gpureplacements/status, gpustandbypairs/finalizers, gpureplacements/finalizers]
-  verbs: [get, patch, update]
+  resources: [gpureplacements]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [gpustandby.dev]
+  resources: [gpustandbypairs/status, gpureplacements/status]
+  verbs: [patch]
+# To be the owner of what it makes, where the API server enforces that right.
+- apiGroups: [gpustandby.dev]
+  resources: [gpustandbypairs/finalizers, gpureplacements/finalizers]
+  verbs: [update]
 - apiGroups: [""]
   resources: [events]
   verbs: [get, create, patch]
 - apiGroups: [""]
-  resources: [services]
+  resources: [services, configmaps]
   verbs: [get, list, watch, create, patch]
-- apiGroups: [""]
-  resources: [configmaps, serviceaccounts]
-  verbs: [get, list, watch, create, patch]
+# Those that pairs name are read, and those made for a pair are made and removed; none is ever changed.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, list, watch, create, delete]
+  verbs: [get, create, delete]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, delete]
+  verbs: [delete]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [get, list, watch, create, patch]
@@ -41,12 +50,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   verbs: [create]
 - apiGroups: [apps]
   resources: [statefulsets]
-  verbs: [get, create, patch, delete]
+  verbs: [create, patch, delete]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, create, patch, delete]
 # Each pair's mover gets one ConfigMap and nothing else; what is granted is held above.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [create, patch]
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [roles, rolebindings]
-  verbs: [get, create, patch]
+  verbs: [create, patch]
 {{- end }}
