@@ -58,6 +58,12 @@ class Members:
         await self._update_standby(pair)
         await self._update_gpu(pair)
 
+    def fit(self, pair: GpuStandbyPair) -> bool:
+        """Are both machines connected as the status names them?"""
+        address = machine_address(pair.status.gpu)
+        connected = self.gpu.machine.address if self.gpu is not None else None
+        return self.standby is not None and connected == address
+
     async def gpu_key(self, pair: GpuStandbyPair) -> str:
         """The private key that opens the GPU machine."""
         existing = pair.spec.gpu.existing

@@ -99,8 +99,8 @@ class PairController:
         problems = [] if self._in_hurry(pair) else await self._prepare(pair)
         observation = await self._observer.observe(pair, problems, self._failures(pair))
         pair, document, progressed = await self._go_on(observation, document)
-        # What was observed is still true enough for the rest of a failover: were it not, a guarded write would say so.
-        while progressed and self._in_hurry(pair):
+        # What was observed is still true enough for the next steps: were it not, a guarded write would say so.
+        while progressed and self._goes_on_at_once(pair):
             observation = replace(observation, pair=pair, acts_failed=self._failures(pair))
             pair, document, progressed = await self._go_on(observation, document)
         if progressed:
@@ -109,10 +109,16 @@ class PairController:
         return self._pause(pair)
 
     def _in_hurry(self, pair: GpuStandbyPair) -> bool:
-        """Clients wait: nothing is looked up that the move does not need."""
+        """Clients wait for a move, and its connections are there: nothing is looked up that it does not need."""
+        return pair.status.move is not None and self._members.fit(pair)
+
+    def _goes_on_at_once(self, pair: GpuStandbyPair) -> bool:
+        """Steps that need no newer observation than the one at hand."""
         move = pair.status.move
-        leaving = move is not None and move.to is Side.STANDBY and move.step in (MoveStep.PROMOTE, MoveStep.FLIP)
-        return leaving and self._members.standby is not None
+        if move is None or not self._members.fit(pair):
+            return False
+        leaving = move.to is Side.STANDBY and move.step in (MoveStep.PROMOTE, MoveStep.FLIP)
+        return leaving or move.step in (MoveStep.QUIESCE, MoveStep.STOP, MoveStep.DELTA)
 
     async def _go_on(self, observation: PairObservation, document: Document) -> tuple[GpuStandbyPair, Document, bool]:
         """Plan once, write, act; the last word is whether the status went on."""
