@@ -59,10 +59,10 @@ class Members:
         await self._update_gpu(pair)
 
     def fit(self, pair: GpuStandbyPair) -> bool:
-        """Are both machines connected as the status names them?"""
+        """Are both machines connected as the status names them, and does the standby answer there?"""
         address = machine_address(pair.status.gpu)
         connected = self.gpu.machine.address if self.gpu is not None else None
-        return self.standby is not None and connected == address
+        return self.standby is not None and self.standby.answers and connected == address
 
     async def gpu_key(self, pair: GpuStandbyPair) -> str:
         """The private key that opens the GPU machine."""
