@@ -9,7 +9,7 @@ from typing import Any
 from gpu_standby.agent import manifest, remote, transfers
 from gpu_standby.agent.remote import unescape
 from gpu_standby.agent.restore import remote_hashes, remote_links
-from gpu_standby.agent.state import Disk, Failure, Refusal, sync_folder
+from gpu_standby.agent.state import Disk, Failure, Refusal, sync_all, sync_folder
 
 COLLECT_SECONDS = 24 * 3600.0
 
@@ -41,7 +41,7 @@ def collect(
         partial.mkdir(parents=True)
         if extra:
             _fetch(disk, gpu, epoch, extra, partial)
-        os.sync()
+        sync_all(disk.root)
         partial.rename(goal)
         sync_folder(disk.aside)
         gone = [path for path, entry in known.items() if entry.kind != "d" and path not in there]

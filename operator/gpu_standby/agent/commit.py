@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from gpu_standby.agent import manifest
-from gpu_standby.agent.state import Disk, read_json, sync_folder, write_json
+from gpu_standby.agent.state import Disk, read_json, sync_all, sync_folder, write_json
 
 ESCAPED = "surrogateescape"
 
 
 def journal(disk: Disk, deletes: list[str], record: Mapping[str, Any]) -> None:
     """The point of no return: from here on the cycle is carried out."""
-    os.sync()
+    sync_all(disk.root)
     write_json(disk.commit, {"deletes": deletes, "record": dict(record)})
 
 

@@ -91,13 +91,13 @@ while :; do
   if [ -n "$quiesce" ]; then
     if ! kill -0 "$quiesce" 2>/dev/null; then
       quiesced
-    elif [ -e "$GATE_DIR/quiesce.end" ]; then
+    elif [ -e "$GATE_DIR/quiesce.end" ] || [ -e "$GATE_DIR/quiesce" ]; then
       kill_session "$quiesce"
       quiesce=
     fi
   elif [ -e "$GATE_DIR/quiesce" ]; then
     command=$(cat "$GATE_DIR/quiesce")
-    rm -f "$GATE_DIR/quiesce"
+    rm -f "$GATE_DIR/quiesce" "$GATE_DIR/quiesce.end"
     $own sh -c "$command" </dev/null &
     quiesce=$!
   fi

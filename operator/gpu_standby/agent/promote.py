@@ -95,7 +95,6 @@ def quiesce(disk: Disk, command: str, seconds: float) -> None:
     """The gate runs it, beside the workload."""
     done, end = disk.gate / "quiesced", disk.gate / "quiesce.end"
     done.unlink(missing_ok=True)
-    end.unlink(missing_ok=True)
     write_whole(disk.gate / "quiesce", command.encode())
     deadline = time.monotonic() + seconds
     while not done.exists():

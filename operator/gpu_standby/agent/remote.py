@@ -117,7 +117,11 @@ def run(
 
 
 def rsync_command(disk: Disk, gpu: Gpu, options: Iterable[str], exclude: Sequence[str]) -> list[str]:
-    """Everything that both directions share. `--no-inc-recursive`: one round trip, not one per thousand files."""
+    """Everything that both directions share.
+
+    `--no-inc-recursive`: one round trip, not one per thousand files. `--modify-window=-1`: times are compared to the
+    nanosecond; by whole seconds, a file of fixed size that was written twice in one would never be copied again.
+    """
     return [
         "rsync",
         "--archive",
@@ -126,6 +130,7 @@ def rsync_command(disk: Disk, gpu: Gpu, options: Iterable[str], exclude: Sequenc
         "--no-specials",
         "--fake-super",
         "--no-inc-recursive",
+        "--modify-window=-1",
         "--protect-args",
         "--timeout=30",
         "--8-bit-output",

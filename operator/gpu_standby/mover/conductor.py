@@ -152,7 +152,7 @@ class Conductor:
             "op": "pull",
             "gpu": sync["gpu"],
             "exclude": sync.get("exclude", []),
-            "acceptShrink": sync.get("acceptShrink"),
+            "acceptShrink": cycle.accept_shrink,
         }
         answer = await self._ask(request, lambda _: None)
         self._done = after_cycle(self._done, cycle, started, answer, time.time())
@@ -189,6 +189,10 @@ class Conductor:
             failures = self._done.restore_failures
             self._done = replace(self._done, restore_failures=failures + 1)
             await asyncio.sleep(RETRY_SECONDS[failures])
+            return
+        elif answer.get("refused") == "Locked":
+            # A session of ours that was cut may still be at work there; sshd ends it within half a minute.
+            await asyncio.sleep(RETRY_SECONDS[1])
             return
         else:
             error = f"{answer.get('refused') or answer.get('class') or 'Ours'}: {answer.get('error')}"

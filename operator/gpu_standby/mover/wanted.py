@@ -21,8 +21,17 @@ class Wanted:
     @classmethod
     def parse(cls, data: Mapping[str, str] | None, epoch: int) -> "Wanted":
         """Only what is meant for this epoch's conductor."""
-        read = {key: json.loads((data or {}).get(key) or "{}") for key in ("sync", "restore")}
+        read = {key: _object((data or {}).get(key)) for key in ("sync", "restore")}
         return cls(**{key: value if value.get("epoch") == epoch else {} for key, value in read.items()})
+
+
+def _object(text: str | None) -> Json:
+    """What is no JSON object is not wanted: a hand that slipped must not end the conductor."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,8 @@ class Done:
     error: Json | None = None
     held: Json | None = None
     held_time: float = 0.0
+    tried_shrink: int | None = None
+    """A word that was too small to release the hold is tried once, not all the time."""
     last: Json | None = None
     """The last completed cycle."""
     cycle_answered: str = ""
@@ -45,6 +56,7 @@ class Done:
 @dataclass(frozen=True)
 class Cycle:
     request: str
+    accept_shrink: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,17 +81,18 @@ def next_task(wanted: Wanted, done: Done, now: float) -> Next:
     if not sync.get("enabled") or not sync.get("gpu"):
         return Wait(REPORT_SECONDS)
     request = str(sync.get("cycleRequest") or "")
+    shrink: int | None = sync.get("acceptShrink")
     if request and request != done.cycle_answered:
-        return Cycle(request)
+        return Cycle(request, shrink)
     period = float(sync["periodSeconds"])
     if done.held is not None:
-        if sync.get("acceptShrink") is not None:
-            return Cycle("")
+        if shrink is not None and shrink != done.tried_shrink:
+            return Cycle("", shrink)
         period = max(period, HELD_SECONDS) if now - done.held_time > HELD_SECONDS else period
     elif done.failures:
         period = min(period, RETRY_SECONDS[min(done.failures, len(RETRY_SECONDS)) - 1])
     due = done.cycle_started + period
-    return Wait(due - now) if due > now else Cycle("")
+    return Wait(due - now) if due > now else Cycle("", shrink)
 
 
 def after_cycle(done: Done, cycle: Cycle, started: float, answer: Json, now: float) -> Done:
@@ -89,11 +102,12 @@ def after_cycle(done: Done, cycle: Cycle, started: float, answer: Json, now: flo
         done = replace(done, cycle_answered=cycle.request, cycle_completed=bool(answer.get("ok")))
     if answer.get("ok"):
         last = {key: answer.get(key) for key in _LAST}
-        return replace(done, failures=0, error=None, held=None, last=last)
+        return replace(done, failures=0, error=None, held=None, tried_shrink=None, last=last)
     held = answer.get("held")
     if held is not None:
         held_time = done.held_time if done.held is not None else now
-        return replace(done, failures=0, error=None, held=held, held_time=held_time)
+        tried = cycle.accept_shrink
+        return replace(done, failures=0, error=None, held=held, held_time=held_time, tried_shrink=tried)
     error = {
         "class": answer.get("refused") or answer.get("class") or "Ours",
         "message": str(answer.get("error", ""))[:300],

@@ -1,7 +1,9 @@
 """A "GPU" that is an sshd on loopback with a folder, and a standby that is the agent with another. No cluster."""
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +25,16 @@ SSHD = "/usr/sbin/sshd"
 def keygen(path: Path) -> str:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
     return path.with_suffix(".pub").read_text().strip()
+
+
+def _descendants(parent: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
+                pid = int(path.parent.name)
+                found += [pid, *_descendants(pid)]
+    return found
 
 
 class Gpu:
@@ -47,6 +59,8 @@ class Gpu:
         config.write_text(
             f"ListenAddress 127.0.0.1:{self.port}\nHostKey {self.folder}/host\nPidFile none\nUsePAM no\n"
             f"StrictModes no\nAuthorizedKeysFile {self.authorized}\nPermitRootLogin yes\nMaxStartups 100\n"
+            # The shells of this machine's own root may do anything at a login.
+            f"SetEnv HOME={self.folder}\n"
         )
         if not Path(SSHD).exists():
             pytest.fail("sshd is not installed: hack/cluster/prerequisites installs it")
@@ -60,9 +74,16 @@ class Gpu:
         pytest.fail("sshd does not listen")
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        """All of it, also the sessions that are open, which sshd would leave."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGSTOP)
+        for pid in _descendants(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+        self._process = None
 
     def write(self, **files: str) -> None:
         for name, text in files.items():
