@@ -4,7 +4,7 @@ import time
 
 from hack.bench.world import World
 
-from gpu_standby.api.pair import ProbeSpec
+from gpu_standby.api.spec import ProbeSpec
 from gpu_standby.core.verdict import shortest_deciding_silence
 
 CUT = "nft 'table inet cut { chain in { type filter hook prerouting priority -300; policy drop; }; }'"

@@ -7,8 +7,9 @@ from pydantic import BaseModel
 
 from gpu_standby.api import descriptions, names
 from gpu_standby.api.model import MESSAGE, Model, rules
-from gpu_standby.api.pair import PairSpec, PairStatus
+from gpu_standby.api.pair import PairStatus
 from gpu_standby.api.replacement import ReplacementSpec, ReplacementStatus
+from gpu_standby.api.spec import PairSpec
 
 Schema = dict[str, Any]
 REPLACEMENT_NAME_MAX = 63

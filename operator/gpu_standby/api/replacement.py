@@ -7,7 +7,8 @@ from pydantic import Field
 
 from gpu_standby.api.conditions import Condition
 from gpu_standby.api.model import Model, SecretKeyRef, Time
-from gpu_standby.api.pair import Metadata, OfferSpec, _config
+from gpu_standby.api.pair import Metadata
+from gpu_standby.api.spec import OfferSpec, configured
 
 MAX_ATTEMPTS_LISTED = 20
 MAX_SHORTLIST = 10
@@ -20,7 +21,7 @@ class Why(StrEnum):
 
 
 class ReplacementSpec(Model):
-    model_config = _config(
+    model_config = configured(
         ("self == oldSelf", "the spec of a GpuReplacement cannot change: delete it and make another"),
     )
 

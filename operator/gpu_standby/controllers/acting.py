@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import assert_never
 
 from gpu_standby.api import names
-from gpu_standby.api.pair import GpuStandbyPair, GpuStatus, MoveStep, Side
+from gpu_standby.api.pair import GpuStandbyPair, GpuStatus, MoveStep
+from gpu_standby.api.spec import Side
 from gpu_standby.controllers.context import Context
 from gpu_standby.controllers.members import AGENT_PORT, AGENT_USER, Members
 from gpu_standby.controllers.observing import Observer, contract_of

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpu_standby.api import names
-from gpu_standby.api.pair import GpuStandbyPair, GpuStatus, Side
+from gpu_standby.api.pair import GpuStandbyPair, GpuStatus
 from gpu_standby.api.replacement import GpuReplacement
+from gpu_standby.api.spec import Side
 from gpu_standby.controllers.context import Context
 from gpu_standby.controllers.members import Members, machine_address
 from gpu_standby.controllers.watch import GpuWatch

@@ -8,7 +8,8 @@ import contextlib
 import logging
 from dataclasses import replace
 
-from gpu_standby.api.pair import GpuStandbyPair, MoveStep, PairStatus, Side
+from gpu_standby.api.pair import GpuStandbyPair, MoveStep, PairStatus
+from gpu_standby.api.spec import Side
 from gpu_standby.controllers.acting import Actor
 from gpu_standby.controllers.context import Context
 from gpu_standby.controllers.members import Members

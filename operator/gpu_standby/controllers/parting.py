@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from gpu_standby.api import names
-from gpu_standby.api.pair import DeletionPolicy, GpuStandbyPair, PairStatus, Side
+from gpu_standby.api.pair import GpuStandbyPair, PairStatus
+from gpu_standby.api.spec import DeletionPolicy, Side
 from gpu_standby.controllers.context import Context
 from gpu_standby.controllers.observing import parse_report
 from gpu_standby.controllers.provisions import Provisions

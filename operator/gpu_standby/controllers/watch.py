@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from gpu_standby.api.pair import ProbeSpec
+from gpu_standby.api.spec import ProbeSpec
 from gpu_standby.controllers.fleet import Fleet
 from gpu_standby.core.evidence import Outcome, ProviderStatement, Sample, StandbySample, Witness
 from gpu_standby.core.verdict import Evidence, Verdict, judge

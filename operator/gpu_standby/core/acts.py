@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gpu_standby.api.pair import Side
 from gpu_standby.api.replacement import Why
+from gpu_standby.api.spec import Side
 
 
 class EventLevel(StrEnum):

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gpu_standby.api.names import ANNOTATION_PAUSE
-from gpu_standby.api.pair import FailbackMode, MoveReason, Side
+from gpu_standby.api.pair import MoveReason
 from gpu_standby.api.replacement import ReplacementPhase
+from gpu_standby.api.spec import FailbackMode, Side
 from gpu_standby.core.observation import PairObservation
 
 RETRY_GIVEN_UP_SECONDS = 60.0

@@ -21,8 +21,8 @@ from gpu_standby.api.pair import (
     MoveReason,
     MoveStep,
     PairStatus,
-    Side,
 )
+from gpu_standby.api.spec import Side
 from gpu_standby.core.verdict import Verdict
 
 PROMOTE_LIMIT_SECONDS = 10.0

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from gpu_standby.api.pair import GpuStatus, Move, MoveStep, PairStatus, Side
+from gpu_standby.api.pair import GpuStatus, Move, MoveStep, PairStatus
 from gpu_standby.api.replacement import GpuReplacement
+from gpu_standby.api.spec import Side
 from gpu_standby.core import acts, moves
 from gpu_standby.core.acts import Act
 from gpu_standby.core.observation import PairObservation

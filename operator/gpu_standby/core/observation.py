@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gpu_standby.api.pair import GpuStandbyPair, GpuStatus, Side
+from gpu_standby.api.pair import GpuStandbyPair, GpuStatus
 from gpu_standby.api.replacement import GpuReplacement, ReplacementPhase
+from gpu_standby.api.spec import Side
 from gpu_standby.core.evidence import MachineAddress, ProberState, StandbySample
 from gpu_standby.core.market import InstanceState
 from gpu_standby.core.verdict import Verdict, VerdictKind

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 from math import ceil
 
-from gpu_standby.api.pair import OfferSpec, OfferType
+from gpu_standby.api.spec import OfferSpec, OfferType
 from gpu_standby.core.market import Offer, OfferQuery, Pricing
 
 GB_PER_GIB = 1.073741824

@@ -8,19 +8,9 @@ from base64 import b64decode, b64encode
 from hashlib import sha256
 
 from gpu_standby.api import names
-from gpu_standby.api.pair import (
-    MAX_SET_ASIDE,
-    FailbackMode,
-    FailoverMode,
-    GpuStatus,
-    MoveReason,
-    MoveStep,
-    PairStatus,
-    RecoveryMode,
-    SetAside,
-    Side,
-)
+from gpu_standby.api.pair import MAX_SET_ASIDE, GpuStatus, MoveReason, MoveStep, PairStatus, SetAside
 from gpu_standby.api.replacement import GpuReplacement, ReplacementPhase, Why
+from gpu_standby.api.spec import FailbackMode, FailoverMode, RecoveryMode, Side
 from gpu_standby.core import acts, moves
 from gpu_standby.core.failover import (
     FailoverReason,

@@ -5,16 +5,9 @@ from dataclasses import replace
 from gpu_standby.api.conditions import Condition, PairCondition, Status, find, put
 from gpu_standby.api.names import ANNOTATION_ACCEPT_HOST_KEY, ANNOTATION_ACCEPT_SHRINK, pod_provider_id
 from gpu_standby.api.names import standby_pod as standby_pod_name
-from gpu_standby.api.pair import (
-    GpuStatus,
-    MoveReason,
-    PairStatus,
-    Phase,
-    Side,
-    StandbyStatus,
-    SyncStatus,
-)
+from gpu_standby.api.pair import GpuStatus, MoveReason, PairStatus, Phase, StandbyStatus, SyncStatus
 from gpu_standby.api.replacement import ReplacementPhase
+from gpu_standby.api.spec import Side
 from gpu_standby.core.acts import Announce, EventLevel
 from gpu_standby.core.failover import (
     FailoverReason,

@@ -9,8 +9,8 @@ from typing import Any
 
 from gpu_standby.api import names
 from gpu_standby.api.conditions import ReplacementCondition
-from gpu_standby.api.pair import Side
 from gpu_standby.api.replacement import Attempt, OutcomeOfAttempt, ReplacementPhase, RestoreProgress, Why
+from gpu_standby.api.spec import Side
 from gpu_standby.core.booting import USER, transfer_key
 from gpu_standby.core.draft import LONG_SECONDS, REPEAT_SECONDS, Draft
 from gpu_standby.core.rental import AskRestore, AttachKey, RestoreReport, SetLabel

@@ -15,8 +15,8 @@ side: otherwise its door collects nothing, and only what the pair's controller h
 
 from gpu_standby.api import names
 from gpu_standby.api.conditions import ReplacementCondition
-from gpu_standby.api.pair import Side
 from gpu_standby.api.replacement import Attempt, OutcomeOfAttempt, ReplacementPhase
+from gpu_standby.api.spec import Side
 from gpu_standby.core.booting import address
 from gpu_standby.core.draft import REPEAT_SECONDS, Draft
 from gpu_standby.core.ending import LIVE, PROOF_LISTS, PROOF_SPACING_SECONDS, absent, destroy_strays, end, settle

@@ -4,7 +4,6 @@ from decimal import Decimal
 from hashlib import sha256
 
 from gpu_standby.api import names
-from gpu_standby.api.pair import OfferSpec
 from gpu_standby.api.replacement import (
     MAX_ATTEMPTS_LISTED,
     MAX_SHORTLIST,
@@ -13,6 +12,7 @@ from gpu_standby.api.replacement import (
     ReplacementPhase,
     ShortlistEntry,
 )
+from gpu_standby.api.spec import OfferSpec
 from gpu_standby.core import budget, offers
 from gpu_standby.core.draft import Draft
 from gpu_standby.core.market import OfferQuery

@@ -8,7 +8,7 @@ Anything less is Suspect or Unknown, and those change nothing outside.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gpu_standby.api.pair import ProbeSpec
+from gpu_standby.api.spec import ProbeSpec
 from gpu_standby.core.evidence import (
     GpuHealth,
     ProberState,

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from gpu_standby.api import crd, descriptions
 from gpu_standby.api.model import Model, matching
-from gpu_standby.api.pair import GpuStandbyPair, PairSpec, PairStatus
+from gpu_standby.api.pair import GpuStandbyPair, PairStatus
 from gpu_standby.api.replacement import ReplacementSpec, ReplacementStatus
+from gpu_standby.api.spec import PairSpec
 
 Node = dict[str, Any]
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from gpu_standby.api.pair import GpuStandbyPair, Side
+from gpu_standby.api.pair import GpuStandbyPair
 from gpu_standby.api.replacement import Why
+from gpu_standby.api.spec import Side
 from gpu_standby.core.objects import replacement, service, standby, sync
 
 PAIR = GpuStandbyPair.model_validate(

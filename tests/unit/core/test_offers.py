@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_standby.api.pair import OfferSpec
+from gpu_standby.api.spec import OfferSpec
 from gpu_standby.core import offers
 from gpu_standby.core.market import Offer, OfferQuery, Pricing
 

@@ -12,17 +12,9 @@ from gpu_standby.api.names import (
     ANNOTATION_FAILOVER,
     ANNOTATION_PAUSE,
 )
-from gpu_standby.api.pair import (
-    GpuStandbyPair,
-    GpuStatus,
-    MoveReason,
-    MoveStep,
-    PairStatus,
-    Phase,
-    SetAside,
-    Side,
-)
+from gpu_standby.api.pair import GpuStandbyPair, GpuStatus, MoveReason, MoveStep, PairStatus, Phase, SetAside
 from gpu_standby.api.replacement import GpuReplacement, ReplacementPhase, ReplacementStatus, Why
+from gpu_standby.api.spec import Side
 from gpu_standby.core import acts, moves
 from gpu_standby.core.evidence import MachineAddress, Outcome, ProberState, StandbySample
 from gpu_standby.core.failover import FailoverReason, failover_possible

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_standby.api.pair import ProbeSpec
+from gpu_standby.api.spec import ProbeSpec
 from gpu_standby.core.evidence import (
     GpuHealth,
     Outcome,

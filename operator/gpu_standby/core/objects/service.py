@@ -1,7 +1,8 @@
 """The Service without a selector and its one EndpointSlice: at most one endpoint, always (I1)."""
 
 from gpu_standby.api import names
-from gpu_standby.api.pair import GpuStandbyPair, Side
+from gpu_standby.api.pair import GpuStandbyPair
+from gpu_standby.api.spec import Side
 from gpu_standby.core.objects.owned import Document, metadata
 
 

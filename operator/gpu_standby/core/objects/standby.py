@@ -1,7 +1,8 @@
 """The standby pod: the agent (our half) beside the user's workload, one volume for both."""
 
 from gpu_standby.api import names
-from gpu_standby.api.pair import GpuStandbyPair, PodStandbySpec
+from gpu_standby.api.pair import GpuStandbyPair
+from gpu_standby.api.spec import PodStandbySpec
 from gpu_standby.core.objects.owned import Document, metadata, pod_security, restricted
 
 AGENT_PORT = 2222
