@@ -13,9 +13,10 @@ async def port_answers(host: str, port: int, timeout: float) -> bool:
     try:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, ValueError, OverflowError):
         return False
-    writer.close()
+    # Nothing was said, nothing is waited for: a machine that froze since must not hold us up.
+    writer.transport.abort()
     return True
 
 
@@ -30,14 +31,14 @@ async def service_answers(host: str, port: int, path: str | None, timeout: float
             session.get(f"http://{_bracketed(host)}:{port}{path}", allow_redirects=False) as answer,
         ):
             return answer.status < 500
-    except (aiohttp.ClientError, OSError, TimeoutError):
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
         return False
 
 
 async def canary_answers(endpoint: str, timeout: float) -> bool:
     """`endpoint` is host:port."""
     host, _, port = endpoint.rpartition(":")
-    return await port_answers(host.strip("[]"), int(port), timeout)
+    return port.isdecimal() and await port_answers(host.strip("[]"), int(port), timeout)
 
 
 async def resolve(host: str) -> str:

@@ -1,8 +1,7 @@
-"""The standby's agent over SSH: one held session of JSON lines, asked many things at a time."""
+"""The standby's agent over SSH: one held session, opened again by itself; every request bounded."""
 
 import asyncio
-import itertools
-import json
+import logging
 import shlex
 import time
 from collections.abc import Sequence
@@ -10,12 +9,17 @@ from typing import Any
 
 import asyncssh
 
-from gpu_standby.adapters.ssh.link import Place, Unreached, connect
+from gpu_standby.adapters.ssh.command import NotStarted, execute
+from gpu_standby.adapters.ssh.link import Place, Unreached, connect, translate
+from gpu_standby.adapters.ssh.session import NotSent, Session, Unanswered
 from gpu_standby.core.evidence import MachineAddress, Outcome, StandbySample, Witness
-from gpu_standby.errors import AgentRefused, CannotTell, CommandFailed, GpuStandbyError, MayHaveHappened, TargetDown
+from gpu_standby.errors import CommandFailed, GpuStandbyError, MayHaveHappened
 from gpu_standby.ports import Document
 
-CONNECT_SECONDS = 3.0
+log = logging.getLogger(__name__)
+
+OPEN_SECONDS = 5.0
+INSTALL_SECONDS = 30.0
 SHORT_SECONDS = 10.0
 COLLECT_SECONDS = 24 * 3600.0
 
@@ -27,25 +31,24 @@ class SshStandby:
         self._place = place
         self._key = private_key
         self._host = host
-        self._connection: asyncssh.SSHClientConnection | None = None
-        self._process: asyncssh.SSHClientProcess[str] | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._opening = asyncio.Lock()
-        self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Document]] = {}
+        self._session: Session | None = None
+        self._retired: set[Session] = set()
+        """Doubtful ones that still owe answers."""
+        self._opening: asyncio.Task[Session] | None = None
 
     # --- ports.Standby ----------------------------------------------------------------------------------------
 
     async def probe(self, timeout: float) -> StandbySample:
         started = time.time()
         try:
-            answer = await self._ask("probe", timeout, nonce=str(started))
-        except Unreached as error:
-            return StandbySample(started, time.time(), error.outcome, error.detail)
+            return _sample(started, await self._ask("probe", timeout, nonce=str(started)))
+        except (Unreached, Unanswered) as error:
+            return StandbySample(started, time.time(), error.outcome, str(error)[:160])
         except GpuStandbyError as error:
-            outcome = Outcome.TIMED_OUT if isinstance(error, MayHaveHappened) else Outcome.CANNOT_TELL
-            return StandbySample(started, time.time(), outcome, str(error)[:160])
-        return _sample(started, answer)
+            return StandbySample(started, time.time(), Outcome.CANNOT_TELL, str(error)[:160])
+        except Exception as error:
+            log.exception("a probe of the standby failed by a fault of ours")
+            return StandbySample(started, time.time(), Outcome.CANNOT_TELL, type(error).__name__)
 
     async def init(self, pair_uid: str, epoch: int) -> None:
         await self._do("init", SHORT_SECONDS, pair=pair_uid, epoch=epoch)
@@ -59,7 +62,7 @@ class SshStandby:
             # The agent's own limit is the asked one; its answer needs a moment more to come.
             answer = await self._ask("reach", timeout + 1.0, gpu=gpu.reach_document(), timeoutSeconds=timeout)
             outcome = Outcome(str(answer.get("outcome")))
-        except (Unreached, GpuStandbyError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - never raises: the standby said nothing about the GPU
             return Witness(started, time.time(), Outcome.CANNOT_TELL, str(error)[:160])
         return Witness(started, time.time(), outcome, str(answer.get("detail", ""))[:160])
 
@@ -85,10 +88,16 @@ class SshStandby:
         await self._do("forget", 60.0, pair=pair_uid)
 
     async def close(self) -> None:
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
-        self._drop("closed")
+        if self._opening is not None:
+            opening = self._opening
+            opening.cancel()
+            await asyncio.wait({opening})
+        sessions = [*self._retired, *([self._session] if self._session is not None else [])]
+        self._session = None
+        self._retired.clear()
+        for session in sessions:
+            session.close("closed by us")
+            await session.connection.wait_closed()
 
     # --- asking -----------------------------------------------------------------------------------------------
 
@@ -96,69 +105,74 @@ class SshStandby:
         try:
             return await self._ask(op, timeout, **arguments)
         except Unreached as error:
-            raise TargetDown(f"the standby: {error.outcome}: {error.detail}") from None
+            raise error.as_error("the standby") from None
 
     async def _ask(self, op: str, timeout: float, **arguments: Any) -> Document:
-        """Unreached before anything was sent; afterwards MayHaveHappened."""
-        process = await self._open(min(timeout, CONNECT_SECONDS))
-        number = next(self._numbers)
-        answered: asyncio.Future[Document] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answered
-        try:
-            process.stdin.write(json.dumps({"id": number, "op": op, **arguments}) + "\n")
-            async with asyncio.timeout(timeout):
-                answer = await answered
-        except (TimeoutError, OSError, asyncssh.Error):
-            raise MayHaveHappened(f"{op} was sent to the standby and not answered") from None
-        finally:
-            self._waiting.pop(number, None)
-        if answer.get("ok"):
-            return answer
-        if answer.get("refused"):
-            raise AgentRefused(str(answer["refused"]), str(answer.get("error", "")))
-        raise CommandFailed(str(answer.get("error", "failed")), 1)
-
-    async def _open(self, timeout: float) -> asyncssh.SSHClientProcess[str]:
-        async with self._opening:
-            if self._process is not None:
-                return self._process
-            connection, _ = await connect(self._place, self._key, timeout)
+        """Unreached while nothing was sent; afterwards Unanswered, AgentRefused, CommandFailed."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            session = await self._open(deadline)
+            if (remaining := deadline - loop.time()) <= 0:
+                raise Unreached(Outcome.TIMED_OUT, "no session in time")
             try:
-                async with asyncio.timeout(30.0 if self._host is not None else timeout):
-                    command = "serve" if self._host is None else await self._host.install(connection)
-                    process = await connection.create_process(command, stderr=asyncssh.DEVNULL)
-            except BaseException as error:
-                connection.abort()
-                if isinstance(error, OSError | TimeoutError | asyncssh.Error):
-                    raise Unreached(Outcome.TIMED_OUT, f"no session: {type(error).__name__}") from None
-                raise
-            self._connection, self._process = connection, process
-            self._reader = asyncio.create_task(self._read(process))
-        if self._host is not None:
-            await self._ask("configure", SHORT_SECONDS, configuration=self._host.configuration)
-        return process
+                return await session.ask(op, remaining, **arguments)
+            except NotSent:
+                session.close("the session ended")
+            finally:
+                if session is not self._session and session.idle:
+                    self._retired.discard(session)
+                    session.close("retired")
 
-    async def _read(self, process: asyncssh.SSHClientProcess[str]) -> None:
-        reason = "the session ended"
+    async def _open(self, deadline: float) -> Session:
+        """The open one, or a new one. A session that keeps silent is not waited for: the next request has its own."""
+        if self._session is not None and (self._session.ended or self._session.doubtful):
+            former, self._session = self._session, None
+            if former.idle or former.ended:
+                former.close("silent")
+            else:
+                self._retired.add(former)
+        loop = asyncio.get_running_loop()
+        while self._session is None:
+            joined = self._opening is not None
+            if self._opening is None:
+                self._opening = asyncio.create_task(self._connect())
+                self._opening.add_done_callback(self._opened)
+            opening = self._opening
+            done, _ = await asyncio.wait({opening}, timeout=max(0.0, deadline - loop.time()))
+            if not done:
+                raise Unreached(Outcome.TIMED_OUT, "no session in time")
+            if opening.cancelled():
+                raise Unreached(Outcome.CANNOT_TELL, "closed by us")
+            failed = opening.exception()
+            if failed is not None and not joined:
+                raise failed
+        return self._session
+
+    def _opened(self, opening: asyncio.Task[Session]) -> None:
+        self._opening = None
+        if not opening.cancelled() and opening.exception() is None:
+            self._session = opening.result()
+
+    async def _connect(self) -> Session:
+        connection = await connect(self._place, self._key, OPEN_SECONDS)
         try:
-            async for line in process.stdout:
-                answer = json.loads(str(line))
-                answered = self._waiting.get(answer.get("id"))
-                if answered is not None and not answered.done() and "progress" not in answer:
-                    answered.set_result(answer)
-        except (OSError, ValueError, asyncssh.Error) as error:
-            reason = f"{type(error).__name__}: {error}"[:160]
-        if self._process is process:
-            self._drop(reason)
-
-    def _drop(self, reason: str) -> None:
-        connection, self._connection, self._process = self._connection, None, None
-        if connection is not None:
+            command = "serve" if self._host is None else await self._host.install(connection)
+            async with asyncio.timeout(OPEN_SECONDS):
+                process = await connection.create_process(command, errors="replace")
+            session = Session(connection, process)
+            if self._host is not None:
+                await session.ask("configure", SHORT_SECONDS, configuration=self._host.configuration)
+        except (GpuStandbyError, asyncio.CancelledError):
             connection.abort()
-        for answered in self._waiting.values():
-            if not answered.done():
-                answered.set_exception(ConnectionResetError(reason))
-                answered.exception()
+            raise
+        except NotSent:
+            connection.abort()
+            raise Unreached(Outcome.CLOSED, "the session ended as soon as it was open") from None
+        except Exception as error:  # noqa: BLE001 - `translate` says what it is
+            connection.abort()
+            raise translate(error) from None
+        return session
 
 
 class HostAgent:
@@ -172,14 +186,40 @@ class HostAgent:
 
     async def install(self, connection: asyncssh.SSHClientConnection) -> str:
         """The command that serves."""
-        folder = shlex.quote(self._path)
-        file = f"{folder}/agent-{self._version}.pyz"
-        put = f"cat >{file}.partial && mv {file}.partial {file}"
-        script = f"umask 077; mkdir -p {folder} && {{ [ -s {file} ] || {{ {put}; }}; }}"
-        done = await connection.run(f"sh -c {shlex.quote(script)}", input=self._archive, encoding=None)
+        # A name per version: one that is running reads its modules from its own file, and movers' keys name it.
+        file = f"{self._path}/agent-{self._version}.pyz"
+        script = shlex.join(["sh", "-c", _INSTALL, "sh", self._path, file, str(len(self._archive))])
+        try:
+            done = await execute(connection, script, timeout=5.0)
+            if done.exit_status == _ABSENT:
+                done = await execute(connection, script, timeout=INSTALL_SECONDS, stdin=self._archive)
+        except NotStarted as error:
+            raise Unreached(Outcome.CLOSED, f"no command is run: {error}") from None
+        except MayHaveHappened as error:
+            raise Unreached(Outcome.CLOSED, f"the agent could not be put there: {error}") from None
         if done.exit_status != 0:
-            raise CannotTell(f"the agent could not be put under {self._path}: {done.stderr!r:.200}")
-        return f'python3 {file} --root {folder} --authorized-keys "$HOME/.ssh/authorized_keys" door operator serve'
+            text = done.stderr.strip()[-200:]
+            raise CommandFailed(f"the agent could not be put under {self._path}: {text}", done.exit_status)
+        root, archive = shlex.quote(self._path), shlex.quote(file)
+        return (
+            f'exec python3 {archive} --root {root} --authorized-keys "$HOME/.ssh/authorized_keys" door operator serve'
+        )
+
+
+_ABSENT = 9
+_INSTALL = r"""
+umask 077
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "python3 >= 3.10 is needed" >&2; exit 1; }
+right() { [ -f "$1" ] && [ "$(wc -c <"$1")" -eq "$2" ]; }
+right "$2" "$3" && exit 0
+mkdir -p "$1" || exit 1
+partial=$2.$$.partial
+trap 'rm -f "$partial"' EXIT
+cat >"$partial" || exit 1
+# Cut off on the way, it must never become the agent.
+right "$partial" "$3" || exit 9
+chmod 700 "$partial" && mv "$partial" "$2"
+"""
 
 
 def _sample(started: float, answer: Document) -> StandbySample:
