@@ -282,6 +282,7 @@ def _run(door: Door, words: list[str]) -> int:
     else:
         state = door.disk.state()
         default = {"pair": state.pairUID} if state is not None else {}
-        answer = respond(door, {**default, **request, "op": operation}, lambda part: print(json.dumps(part)))  # noqa: T201
+        # One line is the whole answer: progress is for a session.
+        answer = respond(door, {**default, **request, "op": operation}, lambda _: None)
     print(json.dumps(answer))  # noqa: T201 - the answer
     return 0 if answer["ok"] else 3 if answer.get("refused") else 1

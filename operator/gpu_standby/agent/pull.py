@@ -91,9 +91,11 @@ def _fetch(disk: Disk, gpu: remote.Gpu, epoch: int, exclude: Sequence[str]) -> t
 
 def _is_changed_folder(disk: Disk, line: bytes) -> bool:
     """A folder that is new here, or has another mode, owner or group (the letters p, o, g of the sixth to eighth)."""
-    if line[1:2] != b"d":
+    name = line[12:].split(b" ", 1)[1]
+    # The workspace itself rsync compares with incoming/, which is always new: no news.
+    if line[1:2] != b"d" or name == b"./":
         return False
-    return bool(set(line[5:8]) & set(b"pog")) or not (disk.tree / unescape(line[12:].split(b" ", 1)[1])).is_dir()
+    return bool(set(line[5:8]) & set(b"pog")) or not (disk.tree / unescape(name)).is_dir()
 
 
 def _make_links_real(disk: Disk) -> None:
