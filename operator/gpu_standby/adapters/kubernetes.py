@@ -74,6 +74,7 @@ class KubernetesCluster:
         self._api = client.ApiClient(configuration=settings)
         self._instance = instance
         self._request_seconds = request_seconds
+        self._closed = False
 
     @classmethod
     async def connect(cls, instance: str = FIELD_MANAGER) -> "KubernetesCluster":
@@ -86,6 +87,7 @@ class KubernetesCluster:
         return cls(settings, instance)
 
     async def close(self) -> None:
+        self._closed = True
         await self._api.close()
 
     # --- ports.Cluster ----------------------------------------------------------------------------------------
@@ -205,6 +207,8 @@ class KubernetesCluster:
         content: str = "application/json",
     ) -> tuple[int, Document]:
         """(status, answer). CannotTell when there was none, or one that is nobody's but a broken server's."""
+        if self._closed:
+            raise CannotTell("the operator is stopping")
         try:
             async with asyncio.timeout(self._request_seconds):
                 # Reads the ServiceAccount's token anew when it is a minute old, so it may fail as files do.

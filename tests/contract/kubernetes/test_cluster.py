@@ -350,6 +350,15 @@ async def test_a_token_that_cannot_be_read_is_our_own_side_failing(cluster: Kube
     assert not server.asked
 
 
+async def test_a_call_after_the_end_is_no_error_of_its_own_kind(cluster: KubernetesCluster, server: Server) -> None:
+    """A deletion may still be in the midst of something when the operator stops."""
+    server.says((200, POD))
+    await cluster.get(Kind.POD, "n", "p")
+    await cluster.close()
+    with pytest.raises(CannotTell, match="stopping"):
+        await cluster.get(Kind.POD, "n", "p")
+
+
 async def test_a_proxy_in_the_environment_is_not_for_the_api_server(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
