@@ -27,17 +27,19 @@ def eventually(condition: Callable[[], object], what: str, seconds: float = 8.0)
         time.sleep(0.02)
 
 
-def processes(pattern: str) -> list[int]:
-    """The living whose command line matches."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            state = (folder / "stat").read_text().rsplit(")", 1)[1].split()[0]
-        except (OSError, IndexError):
+def processes(pattern: str, also_in: Path | None = None) -> list[int]:
+    """The living whose command line matches, or who work in that folder."""
+    found, wanted = [], re.compile(pattern)
+    for name in os.listdir("/proc"):
+        if not name.isdecimal() or int(name) == os.getpid():
             continue
-        if state != "Z" and int(folder.name) != os.getpid() and re.search(pattern, command):
-            found.append(int(folder.name))
+        try:
+            command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            inside = also_in is not None and Path(os.readlink(f"/proc/{name}/cwd")).is_relative_to(also_in)
+        except OSError:
+            continue
+        if command and (inside or wanted.search(command)):  # a zombie has no command line any more
+            found.append(int(name))
     return found
 
 
@@ -58,10 +60,11 @@ class Host:
         self._process: subprocess.Popen[bytes] | None = None
 
     def _make_host_key(self) -> str:
+        made = generate_key("host")
         path = self.folder / "host"
-        path.unlink(missing_ok=True)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True, input=b"y\n")
-        return path.with_suffix(".pub").read_text().strip()
+        path.touch(mode=0o600)
+        path.write_text(made.private)
+        return made.public
 
     def start(self) -> "Host":
         Path("/run/sshd").mkdir(exist_ok=True)
@@ -113,14 +116,9 @@ class Host:
     def clean(self) -> None:
         """A test that failed may have left its workload."""
         self.stop()
-        for pid in processes(re.escape(str(self.folder.parent))):
+        inside = re.escape(str(self.folder.parent))
+        for pid in processes(inside, also_in=self.folder.parent):
             os.kill(pid, signal.SIGKILL)
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if Path(os.readlink(folder / "cwd")).is_relative_to(self.folder):
-                    os.kill(int(folder.name), signal.SIGKILL)
-            except OSError:
-                continue
 
     def command(self, name: str, script: str) -> None:
         path = self.commands / name

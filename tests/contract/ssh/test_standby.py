@@ -164,11 +164,11 @@ async def test_the_agent_is_put_on_a_bare_host_whole_and_only_once(
     assert archive.read_bytes() == bundle.archive()
     assert archive.stat().st_mode & 0o777 == 0o700
     put = archive.stat().st_mtime_ns
-    # Half of it, as a connection that broke would have left it, had it got its name.
     again = SshStandby(place(host), host.key.private, agent)
     assert (await again.probe(10)).pair_uid == UID
     assert archive.stat().st_mtime_ns == put
     await again.close()
+    # Half of it, as a connection that broke could have left it there.
     archive.write_bytes(archive.read_bytes()[:1000])
     healed = SshStandby(place(host), host.key.private, agent)
     assert (await healed.probe(10)).pair_uid == UID
@@ -181,7 +181,7 @@ async def test_a_host_without_a_python_says_so(host: Host, agent: HostAgent) -> 
     standby = SshStandby(place(host), host.key.private, agent)
     sample = await standby.probe(10)
     assert sample.outcome is Outcome.CANNOT_TELL
-    assert "python3 >= 3.10 is needed" in sample.detail
+    assert "python3 >= 3.11 is needed" in sample.detail
     with pytest.raises(CommandFailed, match="python3"):
         await standby.init(UID, 1)
     await standby.close()

@@ -45,6 +45,8 @@ PROBE = (
 mine=$folder/probe.$1 running=$folder/nvidia-smi.pid
 out=$mine.out
 health=unknown pid='' born='' began=0 next=0
+sick='ERR!|Unknown Error|[Uu]nable to determine|fallen off|GPU is lost|[Rr]equires reset'
+sick="$sick|"'(^|[^A-Za-z])(XID|Xid)([^A-Za-z]|$)'
 # The loop of a session that was given up: its sshd may not have heard of that yet.
 if [ -r "$mine" ] && read -r pid born <"$mine" && alive "$pid" "$born"; then kill -9 "$pid" 2>/dev/null; fi
 look_at $$ && (echo "$$ $since" >"$mine") 2>/dev/null || out=/dev/null
@@ -67,7 +69,7 @@ check() {
       if ! wait "$pid"; then health=failed
       # Not the list of processes below: their names are anything.
       elif sed '/Processes:/,$d' "$out" |
-        grep -qE 'ERR!|Unknown Error|[Uu]nable to determine|fallen off|GPU is lost|(^|[^A-Za-z])(XID|Xid)([^A-Za-z]|$)'
+        grep -qE "$sick"
       then health=failed
       else health=ok
       fi
@@ -120,7 +122,7 @@ lock() {
   until (set -C; : >"$folder/lock") 2>/dev/null; do
     holder='' held=''
     { read -r holder held <"$folder/lock"; } 2>/dev/null
-    if { [ -n "$holder" ] && ! alive "$holder" "$held"; } || { [ -z "$holder" ] && [ "$tries" -gt 20 ]; }; then
+    if { [ -n "$holder" ] && ! alive "$holder" "$held"; } || { [ -z "$holder" ] && [ "$tries" -gt 10 ]; }; then
       mv "$folder/lock" "$folder/lock.$$" 2>/dev/null && rm -f "$folder/lock.$$"
       continue
     fi

@@ -209,7 +209,7 @@ class HostAgent:
 _ABSENT = 9
 _INSTALL = r"""
 umask 077
-python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "python3 >= 3.10 is needed" >&2; exit 1; }
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 >= 3.11 is needed" >&2; exit 1; }
 right() { [ -f "$1" ] && [ "$(wc -c <"$1")" -eq "$2" ]; }
 right "$2" "$3" && exit 0
 mkdir -p "$1" || exit 1
