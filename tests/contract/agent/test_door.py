@@ -119,7 +119,7 @@ def test_the_gate_runs_the_workload_while_promoted_and_ends_all_of_it(gpu: Gpu, 
     stubborn = f"trap '' TERM; sh -c 'trap \"\" TERM; exec sleep 300' {mark} & wait; wait"
     environment = {**os.environ, "GATE_DIR": str(standby.disk.gate), "STOP_SECONDS": "1"}
     script = Path(promote.__file__).with_name("gate.sh")
-    gate = subprocess.Popen(["/bin/sh", str(script), "/bin/sh", "-c", stubborn], env=environment)
+    gate = subprocess.Popen(["/bin/sh", str(script), "/bin/sh", "-c", stubborn], env=environment, cwd=standby.root)
     try:
         assert standby.operator("promote", epoch=2)["ok"]
         deadline = time.monotonic() + 5
@@ -128,10 +128,10 @@ def test_the_gate_runs_the_workload_while_promoted_and_ends_all_of_it(gpu: Gpu, 
         child = int(str(promote.gate_state(standby.disk)).split()[2])
         assert standby.operator("quiesce", command="touch quiesced", timeoutSeconds=5)["ok"]
         assert standby.operator("demote", epoch=3, stopSeconds=1)["ok"]
+        assert (standby.root / "quiesced").exists()
         alive = ["pgrep", "--session", str(child), "--runstates", "DRST"]
         assert subprocess.run(alive, capture_output=True, check=False).stdout == b""
     finally:
         gate.terminate()
         assert gate.wait(5) == 0
-        Path("quiesced").unlink(missing_ok=True)
     assert contents(standby.disk.tree) == {"a": "1"}

@@ -156,7 +156,7 @@ def _wait_for_change(standby: Standby, part: int) -> str:
     """Another instant each time: while listing, while receiving, at the journal, while renaming."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        if part == 0 and standby.disk.run.glob("pull-*.json"):
+        if part == 0 and any(standby.disk.run.glob("pull-*.json")):
             return "start"
         if part in (1, 2) and standby.disk.incoming.exists() and any(standby.disk.incoming.rglob("f*")):
             return "receiving"
