@@ -184,7 +184,6 @@ class Actor:
         if side is Side.GPU:
             host = observation.gpu_machine.host if observation.gpu_machine is not None else ""
         address = await self._context.connections.resolve(host) if host else ""
-        old = self._observer.slice_document
         now = datetime.fromtimestamp(self._context.clock.now(), UTC)
         document = service_objects.endpoint_slice(
             pair,
@@ -194,7 +193,7 @@ class Actor:
             epoch=epoch,
             ready=ready and bool(address),
             trigger_time=now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-            resource_version=old["metadata"]["resourceVersion"] if old is not None else None,
+            seen=self._observer.slice_document,
         )
         await self._context.cluster.apply(document)
 

@@ -7,7 +7,7 @@ back to Searching, with the machine destroyed with proof before another is rente
 from typing import assert_never
 
 from gpu_standby.api.conditions import ReplacementCondition
-from gpu_standby.api.replacement import OutcomeOfAttempt, ReplacementPhase
+from gpu_standby.api.replacement import OutcomeOfAttempt, ReplacementPhase, Why
 from gpu_standby.core.booting import boot
 from gpu_standby.core.draft import LONG_SECONDS, Draft
 from gpu_standby.core.ending import destroy_strays, end
@@ -41,8 +41,17 @@ def plan(observation: Observation, now: float) -> Plan:
     return draft.plan()
 
 
+PLANNED_REFUSAL = (
+    "a planned move from one GPU to another does not work yet, so nothing is rented; delete this object. To leave a "
+    "GPU on purpose: gpustandby.dev/failover= on the pair"
+)
+
+
 def _step(draft: Draft) -> None:
     match draft.status.phase:
+        case ReplacementPhase.SEARCHING if draft.observation.replacement.spec.why is Why.PLANNED:
+            # Refused before it costs anything: the pair would not move to what was rented.
+            draft.phase(ReplacementPhase.FAILED, PLANNED_REFUSAL)
         case ReplacementPhase.SEARCHING:
             search(draft)
         case ReplacementPhase.AWAITING_APPROVAL:

@@ -8,9 +8,9 @@
 | lives | had become Ready: it may hold what no sync has covered | collect first, then destroy |
 
 Collect: while it can be reached, stop its workload and let the standby set aside what it has beyond the last sync.
-While it can't: stop it at the provider (fence), start it once to be collected (only while the standby is the active
-side: otherwise its door collects nothing, and only what the pair's controller has collected before counts). After
-`recovery.keepOldSeconds` it is destroyed all the same: a stopped machine costs money, and the user set that limit.
+While it can't: stop it at the provider (fence), start it once to be collected. What the pair's controller has collected
+before counts too. After `recovery.keepOldSeconds` it is destroyed all the same: a stopped machine costs money, and the
+user set that limit.
 """
 
 from gpu_standby.api import names
@@ -148,10 +148,6 @@ def _collect(draft: Draft, machine: Instance, name: str) -> str:
         if draft.status.fenced_time is None:
             draft.update(fenced_time=draft.now)
             draft.announce("Fenced", f"machine {machine.contract} is stopped")
-        if draft.pair.status.active is not Side.STANDBY:
-            # The door collects only while the standby is the active side: a start would be for nothing.
-            draft.again(30.0)
-            return f"machine {machine.contract} is stopped; kept until keepOldSeconds has passed"
         if draft.status.started_to_collect_time is None:
             draft.update(started_to_collect_time=draft.now)
             draft.announce("StartedToCollect", f"machine {machine.contract} is started once to be collected")

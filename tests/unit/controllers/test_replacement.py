@@ -51,6 +51,13 @@ async def test_a_ready_machine_says_so_in_its_label(world: World) -> None:
     await world.run(lambda: any(m.label.endswith("/1/ready") for m in world.ours()))
 
 
+async def test_a_planned_move_is_refused_before_it_costs_anything(world: World) -> None:
+    world.put(replacement(why="Planned"))
+    await world.run(world.phase("Failed"))
+    assert "nothing is rented" in world.status["message"]
+    assert not world.creates
+
+
 async def test_the_first_machine_restores_nothing(world: World) -> None:
     world.put(replacement(why="Initial"))
     world.mover = None
@@ -368,8 +375,7 @@ async def test_a_late_arrival_of_a_lost_create_is_destroyed_whenever_it_appears(
     assert world.status["providerID"] == "vast://5002"
 
 
-async def test_a_planned_move_waits_for_the_standby_to_be_active_and_says_how(world: World) -> None:
-    world.put(replacement(why="Planned"))
+async def test_a_restore_waits_for_the_standby_to_be_active_and_says_how(world: World) -> None:
     world.get(Kind.PAIR, PAIR)["status"]["active"] = "GPU"
     await world.run(lambda: "gpustandby.dev/failover" in world.status.get("message", ""))
     assert world.get(Kind.CONFIG_MAP, "trainer-sync")["data"] == {}
@@ -378,8 +384,7 @@ async def test_a_planned_move_waits_for_the_standby_to_be_active_and_says_how(wo
     assert len(world.creates) == 1
 
 
-async def test_a_planned_move_that_never_comes_is_not_paid_for_without_end(world: World) -> None:
-    world.put(replacement(why="Planned"))
+async def test_a_restore_that_never_becomes_possible_is_not_paid_for_without_end(world: World) -> None:
     world.get(Kind.PAIR, PAIR)["status"]["active"] = "GPU"
     await world.run(world.phase("Failed"))
     assert world.ours() == []
@@ -387,14 +392,15 @@ async def test_a_planned_move_that_never_comes_is_not_paid_for_without_end(world
     assert "still the active side" in world.status["message"]
 
 
-async def test_a_stopped_machine_is_not_started_while_its_door_would_collect_nothing(world: World) -> None:
+async def test_a_stopped_machine_is_started_once_to_be_collected_after_the_failback_too(world: World) -> None:
+    """Its copy is refused, so it stays until keepOldSeconds: stopped, started, stopped, and no more."""
     world.get(Kind.PAIR, PAIR)["spec"]["recovery"] = {"keepOldSeconds": 600}
     await world.run(world.phase("Ready"))
     world.get(Kind.PAIR, PAIR)["status"]["active"] = "GPU"
-    world.collect_refused = "GpuActive"
-    waiting = await world.release(seconds=300)
+    world.collect_refused = "Locked"
+    waiting = await world.release(seconds=400)
     assert waiting is not None
-    assert [c for c in world.commands if c[1]] == [("stop", 5001)]
+    assert [c[0] for c in world.commands if c[1]] == ["stop", "start", "stop"]
     assert await world.release(seconds=400) is None
     assert world.ours() == []
 

@@ -33,7 +33,7 @@ SLICE: dict[str, Any] = {
     "epoch": 4,
     "ready": True,
     "trigger_time": "2026-01-01T00:00:00.000000Z",
-    "resource_version": "7",
+    "seen": {"metadata": {"resourceVersion": "7", "uid": "slice-uid"}},
 }
 ALL = [
     standby.gate_config_map(PAIR, "#!/bin/sh"),
@@ -110,7 +110,7 @@ def test_the_service_has_no_selector_and_the_slice_at_most_one_endpoint() -> Non
     assert not service.has_selector(ALL[8])
     ready = ALL[9]
     assert [endpoint["addresses"] for endpoint in ready["endpoints"]] == [["10.0.0.9"]]
-    assert ready["metadata"]["resourceVersion"] == "7"
+    assert (ready["metadata"]["resourceVersion"], ready["metadata"]["uid"]) == ("7", "slice-uid")
     assert ready["metadata"]["annotations"]["gpustandby.dev/epoch"] == "4"
     assert ready["metadata"]["annotations"]["endpoints.kubernetes.io/last-change-trigger-time"]
     for changes in ({"ready": False}, {"address": ""}):

@@ -39,7 +39,7 @@ def endpoint_slice(
     epoch: int,
     ready: bool,
     trigger_time: str,
-    resource_version: str | None,
+    seen: Document | None,
 ) -> Document:
     """Address and ports change together, in one write. Not ready: no endpoint at all: clients are refused at once."""
     service_name = pair.spec.service.name
@@ -56,8 +56,9 @@ def endpoint_slice(
         names.ANNOTATION_SIDE: side.value,
         names.ANNOTATION_CHANGE_TRIGGER: trigger_time,
     }
-    if resource_version is not None:
-        meta["resourceVersion"] = resource_version
+    if seen is not None:
+        # Guarded by what was read; the uid as well, or an apply would make anew what was deleted meanwhile.
+        meta |= {"resourceVersion": seen["metadata"]["resourceVersion"], "uid": seen["metadata"]["uid"]}
     conditions = {"ready": True, "serving": True, "terminating": False}
     return {
         "apiVersion": "discovery.k8s.io/v1",
