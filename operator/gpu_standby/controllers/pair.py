@@ -34,6 +34,8 @@ RETRY_SECONDS = 2.0
 WORDING_SECONDS = 60.0
 """A status that differs only in its wording is written at most so often."""
 REAUTHORIZE_SECONDS = 30.0
+STEPS_AT_ONCE = 4
+"""The longest run of steps on one observation; then everything is looked at anew."""
 
 
 class PairController:
@@ -101,7 +103,9 @@ class PairController:
         observation = await self._observer.observe(pair, problems, self._failures(pair))
         pair, document, progressed = await self._go_on(observation, document)
         # What was observed is still true enough for the next steps: were it not, a guarded write would say so.
-        while progressed and self._goes_on_at_once(pair):
+        for _ in range(STEPS_AT_ONCE):
+            if not progressed or not self._goes_on_at_once(pair):
+                break
             observation = replace(observation, pair=pair, acts_failed=self._failures(pair))
             pair, document, progressed = await self._go_on(observation, document)
         if progressed:

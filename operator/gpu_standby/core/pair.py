@@ -38,8 +38,8 @@ def plan(observation: PairObservation, now: float) -> Plan:
         return Plan(status)
     if (told := _take_commands(observation)) is not None:
         return told
-    if observation.relocated is not None and observation.relocated != status.gpu:
-        return Plan(status.model_copy(update={"gpu": observation.relocated}))
+    if (gpu := _relocated(observation)) is not None:
+        return Plan(status.model_copy(update={"gpu": gpu}))
     if status.move is not None:
         return continue_move(observation, status.move, now)
     if status.active is Side.GPU:
@@ -55,6 +55,16 @@ def _status_is_older_than_disk(observation: PairObservation) -> bool:
         and sample.has_state
         and (sample.pair_uid != observation.pair.metadata.uid or sample.epoch > observation.pair.status.epoch)
     )
+
+
+def _relocated(observation: PairObservation) -> GpuStatus | None:
+    """The pair's machine at its new place. Only the place is compared: what else is said of it changes with time."""
+    gpu, found = observation.pair.status.gpu, observation.relocated
+    if gpu is None or found is None or found.provider_id != gpu.provider_id:
+        return None
+    place = {"address": found.address, "ssh_port": found.ssh_port, "ports": found.ports}
+    moved = gpu.model_copy(update=place)
+    return moved if moved != gpu else None
 
 
 def _take_commands(observation: PairObservation) -> Plan | None:

@@ -416,6 +416,14 @@ def test_a_machine_that_came_back_on_other_ports_is_followed() -> None:
     assert plan(seen(ON_STANDBY, verdict=DEAD, relocated=moved), NOW).status.gpu == moved
 
 
+def test_a_machine_at_its_old_place_is_no_reason_to_hold_a_move_up() -> None:
+    """An older look at the provider's list knows nothing of when the machine was last seen."""
+    begun = moves.begin(ON_GPU, Side.STANDBY, MoveReason.GPU_LOST, NOW)
+    told = begun.model_copy(update={"gpu": GPU.model_copy(update={"last_seen_time": NOW - 5})})
+    planned = plan(seen(told, verdict=DEAD, relocated=GPU), NOW)
+    assert kinds(planned) == [acts.Promote]
+
+
 def test_ready_needs_a_fresh_copy_and_says_why_not() -> None:
     told = describe(seen(ON_GPU), ON_GPU, NOW)
     assert told.phase is Phase.PROTECTED
