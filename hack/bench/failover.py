@@ -5,7 +5,9 @@ one ran, `status.lastFailover` when the operator decided and flipped, and a clie
 """
 
 import os
+import random
 import sys
+import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +17,7 @@ from hack.bench.figures import Figure, finish, spread
 from hack.bench.world import Json, World
 
 GRACE_SECONDS = 1
+PROBE_PERIOD_SECONDS = 5
 CHANGES: Json = {"recovery": {"graceSeconds": GRACE_SECONDS, "keepOldSeconds": 1}}
 """Probe settings are the defaults."""
 
@@ -80,6 +83,8 @@ def _run(world: World, kind: str) -> Run:
     old = world.machine(name)
     epoch = world.status(name)["epoch"]
     client = Client(world, name)
+    # Death comes at any moment of the probe's period, not always at the one that the last recovery left us at.
+    time.sleep(random.uniform(0, PROBE_PERIOD_SECONDS))
     asked = world.vast.kill(old, **{kind: True})
     status = world.until(
         name,
